@@ -1,0 +1,1 @@
+"""Counts on a detector to a clean 1D pattern: pure functions and immutable plans."""

@@ -1,0 +1,5 @@
+"""The one error of this package."""
+
+
+class CalibrationError(ValueError):
+    """Something the user can put right; the text is one line that names the file or field."""

@@ -1,0 +1,1 @@
+"""1D patterns to labels with probabilities."""

@@ -1,0 +1,112 @@
+"""The documents of a run: ``start``, then batches, then ``stop``; and the events between.
+
+What never changes in a run is said once, in `RunStart`. Unknown fields are refused. The JSON schema
+of all of them is committed in ``schema.json``.
+"""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+Unit = Literal["2th_deg", "q_nm^-1", "q_A^-1"]
+Text = Annotated[str, Field(max_length=4096)]
+
+
+class Document(BaseModel):
+    """Base of all documents: frozen, strict, unknown fields refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
+    )
+
+
+class ItemSpec(Document):
+    """Shape (without the first axis, the items) and dtype of one array of the batches."""
+
+    shape: tuple[Annotated[int, Field(ge=0)], ...] = Field(max_length=4)
+    dtype: Annotated[str, Field(max_length=8)]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], dtype: Any) -> "ItemSpec":
+        """Describe items of `shape` and `dtype` (anything `numpy.dtype` takes)."""
+        return cls(shape=shape, dtype=np.dtype(dtype).str)
+
+
+class RunStart(Document):
+    """What is true of the whole run at one point of the chain; each stage hands on its own.
+
+    `constants` are arrays said once: ``axis`` (n_bins,) float64 in `unit`, ``mask`` (height, width)
+    bool, true = invalid. On a socket they follow the header as raw parts.
+    """
+
+    run_id: Annotated[str, Field(min_length=1, max_length=128)]
+    source: Text
+    items: dict[str, ItemSpec]
+    unit: Unit | None = None
+    wavelength_m: Annotated[float, Field(gt=0, lt=1e-6)] | None = None
+    saturation: float | None = None
+    expected: Annotated[int, Field(ge=0)] | None = None
+    classes: tuple[Text, ...] = ()
+    digests: dict[str, Text] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    constants: SkipJsonSchema[dict[str, NDArray[Any]]] = Field(default_factory=dict, exclude=True)
+
+    def evolve(self, **changes: Any) -> "RunStart":
+        """Return a copy with `changes`, validated."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return RunStart(**{**fields, **changes})
+
+
+class Zone(Document):
+    """The ambiguity zone between class ``boundary`` and ``boundary + 1``.
+
+    It is the items with ``after < seq < before``; empty when ``before == after + 1``. `after` is -1
+    when the run does not begin with an unambiguous class, `before` the number of items when it does
+    not end with one.
+    """
+
+    boundary: int
+    after: int
+    before: int
+
+
+class Event(Document):
+    """Something that happened to the sample, as the tracker saw it."""
+
+    kind: Literal["onset", "completed", "reversed", "unknown"]
+    seq: int
+    id: int
+    t_acq: int | None
+    phase: int
+    posterior: float
+
+
+class Loss(Document):
+    """Where every item of the run ended: the loss table.
+
+    ``received + missed == expected`` (where expected is known) and
+    ``received == classified + sum(dropped) + failed``.
+    """
+
+    expected: int | None = None
+    received: int = 0
+    missed: int = 0
+    classified: int = 0
+    dropped: dict[str, int] = Field(default_factory=dict)
+    failed: int = 0
+
+
+class RunStop(Document):
+    """The end of a run: why, what was lost, and what was found."""
+
+    run_id: str
+    reason: Text
+    loss: Loss
+    confidence: float | None = None
+    zones: tuple[Zone, ...] = ()
+    events: tuple[Event, ...] = ()
+    latency_ms: dict[str, Any] = Field(default_factory=dict)
+    rate_hz: float | None = None

@@ -1,0 +1,102 @@
+"""What a plug-in has to offer, and how it is found.
+
+A source is opened by a function ``open_source(target, **options) -> Source``, registered under the
+entry-point group ``phasewatch.sources`` with the scheme of its URI as name; ``options`` are the
+further keys of the ``[source]`` table, so its signature says which keys exist. A sink likewise:
+``open_sink(**options) -> Sink`` under ``phasewatch.sinks``, options being the keys of ``[[sink]]``.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import entry_points
+from inspect import Parameter, signature
+from typing import Any, Protocol
+
+from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.documents import Event, RunStart, RunStop
+from phasewatch.pipeline.errors import PipelineError
+
+
+class Source(Protocol):
+    """Gives the items of one run, in the order in which they came.
+
+    ``start`` is called once, first. Iterating then yields `Batch` (``seq`` contiguous from 0 over
+    all that is yielded, failures included), `Failure` for an item that exists but cannot be read,
+    or None for "nothing yet" (at least every 0.1 s, so that a run can be stopped). It ends when the
+    run ends. ``close`` may be called at any time after ``start``, and twice. Errors in reading one
+    item are Failures; only what makes the rest unreadable is raised, as an error of one line.
+    """
+
+    def start(self) -> RunStart: ...
+    def __iter__(self) -> Iterator[Batch | Failure | None]: ...
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Takes the documents of one run; items come in order of ``seq``, failures as they are known."""
+
+    def start(self, run: RunStart) -> None: ...
+    def batch(self, batch: Batch) -> None: ...
+    def failures(self, failures: Sequence[Failure]) -> None: ...
+    def event(self, event: Event) -> None: ...
+    def stop(self, stop: RunStop) -> None: ...
+    def close(self) -> None: ...
+
+
+def found(group: str) -> dict[str, Any]:
+    """Return the entry points of ``phasewatch.<group>`` by name, sorted.
+
+    Raises
+    ------
+    PipelineError
+        Two installed distributions offer the same name.
+    """
+    by_name: dict[str, Any] = {}
+    for point in sorted(entry_points(group=f"phasewatch.{group}"), key=lambda p: p.name):
+        if point.name in by_name and by_name[point.name].value != point.value:
+            raise PipelineError(
+                f"plug-in {point.name!r} of phasewatch.{group} is offered twice: "
+                f"{by_name[point.name].value} and {point.value}"
+            )
+        by_name[point.name] = point
+    return by_name
+
+
+def load(group: str, name: str) -> Callable[..., Any]:
+    """Return what the plug-in `name` of ``phasewatch.<group>`` registered."""
+    points = found(group)
+    if name not in points:
+        raise PipelineError(f"{group[:-1]} {name!r} is not known; there are: {', '.join(points)}")
+    loaded: Callable[..., Any] = points[name].load()
+    return loaded
+
+
+def open_source(uri: str, **options: Any) -> Source:
+    """Open the source that the scheme of `uri` names, e.g. ``lambda-nexus:/data/run42``."""
+    scheme, colon, target = uri.partition(":")
+    if not colon or not target:
+        raise PipelineError(
+            f"source {uri!r} is not SCHEME:TARGET; schemes: {', '.join(found('sources'))}"
+        )
+    opener = load("sources", scheme)
+    _check_options(opener, options, f"[source] {scheme}:")
+    source: Source = opener(target, **options)
+    return source
+
+
+def open_sink(kind: str, **options: Any) -> Sink:
+    """Open the sink of type `kind`, e.g. ``nexus``."""
+    opener = load("sinks", kind)
+    _check_options(opener, options, f"[[sink]] {kind}:")
+    sink: Sink = opener(**options)
+    return sink
+
+
+def _check_options(opener: Callable[..., Any], options: dict[str, Any], where: str) -> None:
+    parameters = [p for p in signature(opener).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    known = [p.name for p in parameters]
+    for name in options:
+        if name not in known:
+            raise PipelineError(f"{where} unknown key {name!r}; known: {', '.join(known) or 'none'}")
+    for p in parameters:
+        if p.default is Parameter.empty and p.name not in options:
+            raise PipelineError(f"{where} key {p.name!r} is missing")

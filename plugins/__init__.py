@@ -1,0 +1,1 @@
+"""Everything that touches a facility: sources, sinks. Found by entry points."""

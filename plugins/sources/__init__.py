@@ -1,0 +1,1 @@
+"""Sources: what frames and patterns come from."""
