@@ -26,20 +26,37 @@ class Source(Protocol):
     item are Failures; only what makes the rest unreadable is raised, as an error of one line.
     """
 
-    def start(self) -> RunStart: ...
+    def start(self) -> RunStart:
+        """Say what is to come."""
+
     def __iter__(self) -> Iterator[Batch | Failure | None]: ...
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of files and sockets."""
 
 
 class Sink(Protocol):
-    """Takes the documents of one run; items come in order of ``seq``, failures as they are known."""
+    """Takes the documents of one run: items in order of ``seq``, failures as they are known.
 
-    def start(self, run: RunStart) -> None: ...
-    def batch(self, batch: Batch) -> None: ...
-    def failures(self, failures: Sequence[Failure]) -> None: ...
-    def event(self, event: Event) -> None: ...
-    def stop(self, stop: RunStop) -> None: ...
-    def close(self) -> None: ...
+    ``close`` may be called at any time, and twice; what was taken by then stays readable.
+    """
+
+    def start(self, run: RunStart) -> None:
+        """Begin a run."""
+
+    def batch(self, batch: Batch) -> None:
+        """Take items that reached the end of the chain."""
+
+    def failures(self, failures: Sequence[Failure]) -> None:
+        """Take items that did not."""
+
+    def event(self, event: Event) -> None:
+        """Take what happened to the sample."""
+
+    def stop(self, stop: RunStop) -> None:
+        """Take the end of the run."""
+
+    def close(self) -> None:
+        """Let go of files and sockets."""
 
 
 def found(group: str) -> dict[str, Any]:
@@ -96,7 +113,9 @@ def _check_options(opener: Callable[..., Any], options: dict[str, Any], where: s
     known = [p.name for p in parameters]
     for name in options:
         if name not in known:
-            raise PipelineError(f"{where} unknown key {name!r}; known: {', '.join(known) or 'none'}")
+            raise PipelineError(
+                f"{where} unknown key {name!r}; known: {', '.join(known) or 'none'}"
+            )
     for p in parameters:
         if p.default is Parameter.empty and p.name not in options:
             raise PipelineError(f"{where} key {p.name!r} is missing")

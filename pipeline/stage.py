@@ -1,7 +1,8 @@
 """What a stage is, and how a batch with a bad item in it is taken apart.
 
 A stage says in ``start`` what goes out for what comes in and refuses what it cannot take;
-``process`` is pure: no socket, no clock, no logging. It raises on a batch that holds a bad item.
+``process`` is pure: no socket, no clock, no logging. It raises on a batch that holds a bad item,
+and computes each item on its own, so that the result of one does not depend on its neighbours.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from typing import Protocol
 
 from phasewatch.pipeline.batch import Batch, Failure, concatenate
 from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.errors import PipelineError
+
+ERROR_LENGTH = 500
 
 
 class Stage(Protocol):
@@ -16,8 +20,32 @@ class Stage(Protocol):
 
     name: str
 
-    def start(self, run: RunStart) -> RunStart: ...
-    def process(self, batch: Batch) -> Batch: ...
+    def start(self, run: RunStart) -> RunStart:
+        """Check what comes in; say what goes out."""
+
+    def process(self, batch: Batch) -> Batch:
+        """Compute."""
+
+
+def conform(run: RunStart, batch: Batch) -> Batch:
+    """Return `batch` if its arrays are what `run` announced.
+
+    Raises
+    ------
+    PipelineError
+        An array is missing, was not announced, or has another shape or dtype.
+    """
+    for name in run.items.keys() ^ batch.arrays.keys():
+        state = "is missing" if name in run.items else "was not announced in the start of the run"
+        raise PipelineError(f"{name} {state}")
+    for name, spec in run.items.items():
+        array = batch.arrays[name]
+        if array.shape[1:] != spec.shape or array.dtype != spec.dtype:
+            raise PipelineError(
+                f"{name} is {array.dtype} {array.shape[1:]}; the run began with "
+                f"{spec.dtype.lstrip('<|')} {spec.shape}"
+            )
+    return batch
 
 
 def isolate(
@@ -29,13 +57,12 @@ def isolate(
     -------
     tuple
         What could be processed, in order (None if nothing), and one `Failure` per bad item.
-        A stage computes each item on its own, so the good items come out as they would have.
     """
     try:
         return process(batch), []
     except Exception as error:  # whatever one item did, the others must come through
         if len(batch) == 1:
-            text = " ".join(f"{error}".split()) or type(error).__name__
+            text = " ".join(f"{error}".split())[:ERROR_LENGTH] or type(error).__name__
             return None, [Failure(int(batch.seq[0]), int(batch.ids[0]), name, text)]
     middle = len(batch) // 2
     done, failures = [], []

@@ -1,0 +1,95 @@
+"""The ``phasewatch`` command: the subcommands that the installed packages offer.
+
+Each is an entry point of the group ``phasewatch.commands``. An error that the user can put right is
+one line on standard error and exit code 1; a traceback comes only with ``--debug``.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, version
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.plugin import found
+
+HELP = """Says, frame by frame, which phase a sample under a diffraction detector is in.
+
+First steps: `phasewatch simulate fe-ramp --out run1` makes an experiment to play with,
+`phasewatch run run1/run.toml` reduces it, `phasewatch train` makes a model of what it wrote, and
+`phasewatch run` with that model under [classifier] tracks the transition.
+"""
+
+
+def app() -> typer.Typer:
+    """Return the command with all subcommands that are installed."""
+    built = typer.Typer(
+        help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+
+    @built.callback()
+    def options(
+        debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+        show_version: bool = typer.Option(False, "--version", help="Show the version."),
+    ) -> None:
+        if show_version:
+            typer.echo(f"phasewatch {version('phasewatch')}")
+            raise typer.Exit
+
+    for name, point in found("commands").items():
+        built.command(name)(_loaded(name, point))
+    return built
+
+
+def _loaded(name: str, point: EntryPoint) -> Callable[..., Any]:
+    """Return the command, or one that says why it cannot be loaded: the others must still work."""
+    try:
+        command: Callable[..., Any] = point.load()
+        return command
+    except Exception as error:
+        reason = f"command {name} ({point.value}) cannot be loaded: {error}"
+
+    def broken() -> None:
+        raise PipelineError(reason)
+
+    broken.__doc__ = f"Broken: {reason}"
+    return broken
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv`; return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        code = app()(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except typer.Abort:
+        return _fail("aborted", 1)
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(_line(error), _code(error))
+
+
+def _code(error: Exception) -> int:
+    return int(getattr(error, "exit_code", 1))
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    message = getattr(error, "format_message", lambda: str(error))()
+    text = " ".join(str(message).split())
+    if isinstance(error, ValueError | OSError) or hasattr(error, "format_message"):
+        return text
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def _fail(line: str, code: int) -> int:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"phasewatch: {line}", markup=False)
+    return code

@@ -1,0 +1,205 @@
+"""The configuration of a run: TOML, checked key by key.
+
+A wrong key is refused, what is left out has the default given here. Relative paths are relative to
+the configuration file.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from phasewatch.pipeline.documents import Unit
+from phasewatch.pipeline.errors import PipelineError
+
+
+class Section(BaseModel):
+    """Base of all tables: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceConfig(Section):
+    """``[source]``: where items come from; further keys are the source's own."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    uri: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The source's own keys."""
+        return dict(self.model_extra or {})
+
+
+class CalibrationConfig(Section):
+    """``[calibration]``: paths as `Calibration.load` takes them."""
+
+    poni: str
+    shape: tuple[int, int] | None = None
+    mask: str | None = None
+    mask_inverted: bool = False
+    pixel_mask: str | None = None
+    dark: str | None = None
+    flat: str | None = None
+    saturation: float | None = None
+    wavelength: float | None = None
+
+
+class BaselineConfig(BaseModel):
+    """``baseline = {method = "asls", ...}``: further keys are the method's own."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    method: str = "asls"
+
+    def settings(self) -> dict[str, Any]:
+        """Return method and options; those of asls in full, since a card is compared with them."""
+        thesis = {"lam": 1e5, "p": 0.002, "n_iter": 10} if self.method == "asls" else {}
+        return {"method": self.method, **thesis, **(self.model_extra or {})}
+
+
+class ReduceConfig(Section):
+    """``[reduce]``: from counts to a clean pattern. `n_bins` is needed where frames come."""
+
+    n_bins: Annotated[int, Field(ge=1)] | None = None
+    unit: Unit = "2th_deg"
+    split: Literal["no", "bbox", "full"] = "no"
+    range: tuple[float, float] | None = None
+    polarization: Annotated[float, Field(ge=-1, le=1)] | None = None
+    baseline: BaselineConfig = BaselineConfig()
+    normalise: Literal["minmax", "area", "monitor", "none"] = "minmax"
+
+
+class ClassifierConfig(Section):
+    """``[classifier]``: left out, the chain ends with patterns."""
+
+    model: Path
+    device: str = "auto"
+    max_batch: Annotated[int, Field(ge=1, le=4096)] = 64
+    max_wait_ms: Annotated[float, Field(ge=0, le=10_000)] = 2.0
+    regrid: bool = False
+
+
+class TrackConfig(Section):
+    """``[track]``: probabilities per item of going on and of going back; what is unknown."""
+
+    advance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    reversal: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
+    novelty: Annotated[float, Field(gt=0)] = 2.0
+
+
+class RuntimeConfig(Section):
+    """``[runtime]``: processes and their limits.
+
+    `queue`: batches read but not yet sent. `in_flight`: batches sent but not yet tracked.
+    `credits`: batches a reducer asks for ahead. `failures_in_a_row`: one more stops the run.
+    `reorder_wait_s`: how long a missing item is waited for. `control`: where ``phasewatch status``
+    asks; port 0 is a free one.
+    """
+
+    mode: Literal["lossless", "live"] = "lossless"
+    reducers: Annotated[int, Field(ge=1, le=256)] = 1
+    queue: Annotated[int, Field(ge=1, le=65536)] = 16
+    in_flight: Annotated[int, Field(ge=1, le=65536)] = 32
+    credits: Annotated[int, Field(ge=1, le=64)] = 2
+    failures_in_a_row: Annotated[int, Field(ge=1)] = 100
+    reorder_wait_s: Annotated[float, Field(gt=0)] = 10.0
+    control: str = "tcp://127.0.0.1:0"
+
+
+class SinkConfig(Section):
+    """``[[sink]]``: `type` names the plug-in; further keys are its own."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    type: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The sink's own keys."""
+        return dict(self.model_extra or {})
+
+
+class Config(Section):
+    """A whole configuration."""
+
+    source: SourceConfig
+    calibration: CalibrationConfig | None = None
+    reduce: ReduceConfig = ReduceConfig()
+    classifier: ClassifierConfig | None = None
+    track: TrackConfig = TrackConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    sink: tuple[SinkConfig, ...] = ()
+
+    @field_validator("track")
+    @classmethod
+    def _chain_is_a_probability(cls, track: TrackConfig) -> TrackConfig:
+        if track.advance + track.reversal > 1:
+            raise ValueError("advance + reversal is over 1")
+        return track
+
+
+def load_config(path: Path, *, source: str | None = None, out: Path | None = None) -> Config:
+    """Read the configuration file `path`; `source` and `out` replace what it says.
+
+    Raises
+    ------
+    PipelineError
+        The file is not TOML, a key is unknown or a value is wrong: file, key and what is right.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{path}: not TOML: {error}") from None
+    if source is not None:
+        tables["source"] = {"uri": source}
+    if out is not None:
+        others = [s for s in tables.get("sink", []) if s.get("type") != "nexus"]
+        tables["sink"] = [*others, {"type": "nexus", "path": str(out.absolute())}]
+    return parse_config(tables, name=str(path), folder=path.absolute().parent)
+
+
+def parse_config(tables: dict[str, Any], *, name: str, folder: Path) -> Config:
+    """Check `tables`, the content of a configuration file called `name` that lies in `folder`."""
+    try:
+        config = Config.model_validate(tables)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise PipelineError(f"{name}: {_where(first['loc'])}: {first['msg']}") from None
+    return _resolve(config, folder)
+
+
+def _where(loc: tuple[int | str, ...]) -> str:
+    table, *keys = [str(part) for part in loc]
+    return f"[{table}] {'.'.join(keys)}".strip()
+
+
+def _resolve(config: Config, folder: Path) -> Config:
+    """Make relative paths absolute; a source resolves its own target with `folder`."""
+    changes: dict[str, Any] = {"source": _resolve_source(config.source, folder)}
+    if config.calibration is not None:
+        changes["calibration"] = config.calibration.model_copy(
+            update={
+                key: str(folder / value)
+                for key in ("poni", "mask", "pixel_mask", "dark", "flat")
+                if (value := getattr(config.calibration, key)) is not None
+            }
+        )
+    if config.classifier is not None:
+        model = folder / config.classifier.model
+        changes["classifier"] = config.classifier.model_copy(update={"model": model})
+    changes["sink"] = tuple(
+        SinkConfig(type=s.type, **{**s.options, "path": str(folder / s.options["path"])})
+        if "path" in s.options
+        else s
+        for s in config.sink
+    )
+    return config.model_copy(update=changes)
+
+
+def _resolve_source(source: SourceConfig, folder: Path) -> SourceConfig:
+    scheme, colon, target = source.uri.partition(":")
+    path, hash_, inside = target.partition("#")
+    if not colon or not (folder / path).exists():
+        return source
+    uri = f"{scheme}:{folder / path}{hash_}{inside}"
+    return SourceConfig(uri=uri, **source.options)

@@ -1,0 +1,109 @@
+"""The loss table: where each received item ended, exactly once, and which ids never came."""
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phasewatch.pipeline.documents import Loss
+from phasewatch.pipeline.errors import PipelineError
+
+
+class Ledger:
+    """Counts the endings of items; `Loss` is its fair copy."""
+
+    def __init__(self) -> None:
+        self.classified = 0
+        self.failed = 0
+        self.dropped: Counter[str] = Counter()
+        self.failed_in_a_row = 0
+
+    @property
+    def ended(self) -> int:
+        """How many items have ended, in whichever way."""
+        return self.classified + self.failed + sum(self.dropped.values())
+
+    def classify(self, n: int) -> None:
+        """Count `n` items that reached the end of the chain."""
+        self.classified += n
+        self.failed_in_a_row = 0
+
+    def fail(self, n: int) -> None:
+        """Count `n` failed items."""
+        self.failed += n
+        self.failed_in_a_row += n
+
+    def drop(self, n: int, reason: str) -> None:
+        """Count `n` items that the receiver dropped."""
+        self.dropped[reason] += n
+
+    def loss(self, *, received: int, missed: int, expected: int | None) -> Loss:
+        """Return the loss table.
+
+        Where the source said how many items to expect, those that did not come are missed;
+        elsewhere `missed`, the gaps in the ids.
+
+        Raises
+        ------
+        PipelineError
+            The invariant does not hold: an item ended twice or not at all.
+        """
+        if self.ended != received:
+            raise PipelineError(f"loss table: {received} items received, {self.ended} ended")
+        if expected is not None:
+            missed = max(0, expected - received)
+        return Loss(
+            expected=received + missed,
+            received=received,
+            missed=missed,
+            classified=self.classified,
+            dropped=dict(sorted(self.dropped.items())),
+            failed=self.failed,
+        )
+
+
+class Gaps:
+    """Counts the ids that are missing from a stream whose ids should be consecutive.
+
+    Ids may come late or twice. At most `limit` gaps are remembered; ids of older gaps that come
+    after all are counted as repeated.
+    """
+
+    def __init__(self, limit: int = 4096) -> None:
+        self.missed = 0
+        self.repeated = 0
+        self._last: int | None = None
+        self._open: dict[int, int] = {}
+        self._limit = limit
+
+    def add(self, ids: NDArray[np.int64]) -> None:
+        """Take in the next ids, (n,)."""
+        if self._last is not None and len(ids) and self._is_next(ids):
+            self._last = int(ids[-1])
+            return
+        for i in ids.tolist():
+            if self._last is None or i == self._last + 1:
+                self._last = i
+            elif i > self._last:
+                self.missed += i - self._last - 1
+                self._open[self._last + 1] = i
+                self._last = i
+                if len(self._open) > self._limit:
+                    del self._open[next(iter(self._open))]
+            else:
+                self._late(i)
+
+    def _is_next(self, ids: NDArray[np.int64]) -> bool:
+        return ids[0] - 1 == self._last and bool(np.all(np.diff(ids) == 1))
+
+    def _late(self, i: int) -> None:
+        for first, end in self._open.items():
+            if first <= i < end:
+                del self._open[first]
+                if first < i:
+                    self._open[first] = i
+                if i + 1 < end:
+                    self._open[i + 1] = end
+                self.missed -= 1
+                return
+        self.repeated += 1

@@ -1,0 +1,284 @@
+"""Messages on a socket: one msgpack header, then one raw little-endian C-order part per array.
+
+The header is ``{"v": 1, "body": {...}, "arrays": [[name, dtype, shape], ...]}``. The body is one of
+the models below, told apart by ``type``; unknown fields and another version are refused. Every
+message is hostile until `decode` has checked it: claims are compared with the configured limits and
+with the parts that came before anything is allocated. No pickle, anywhere.
+
+In a ``batch`` the arrays are the columns of `Batch`: ``seq``, ``ids``, ``t_acq`` (if any),
+``array/NAME`` and ``stamp/HOP``. In a ``start`` they are ``constant/NAME``.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.documents import Document, Event, RunStart, RunStop, Text
+from phasewatch.pipeline.errors import PipelineError
+
+VERSION = 1
+Array = NDArray[Any]
+Part = bytes | memoryview
+RunId = Annotated[str, Field(min_length=1, max_length=128)]
+
+DTYPES = frozenset(["|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8"])
+
+
+class MessageError(PipelineError):
+    """A message that is not ours, or not true to its header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a message may claim; anything larger is refused unread."""
+
+    header_bytes: int = 1 << 20
+    array_bytes: int = 1 << 28
+    total_bytes: int = 1 << 29
+    arrays: int = 64
+    ndim: int = 4
+
+
+LIMITS = Limits()
+
+
+class StartBody(Document):
+    """A run begins."""
+
+    type: Literal["start"] = "start"
+    run: RunStart
+
+
+class BatchBody(Document):
+    """Items of a run."""
+
+    type: Literal["batch"] = "batch"
+    run_id: RunId
+    n: Annotated[int, Field(ge=0)]
+
+
+class FailedBody(Document):
+    """Items that could not be processed: (seq, id, stage, error)."""
+
+    type: Literal["failed"] = "failed"
+    run_id: RunId
+    items: tuple[tuple[int, int, Text, Text], ...]
+
+    def failures(self) -> list[Failure]:
+        """Return the items as failures."""
+        return [Failure(*item) for item in self.items]
+
+
+class DroppedBody(Document):
+    """Items that the receiver dropped: (seq, id), and why."""
+
+    type: Literal["dropped"] = "dropped"
+    run_id: RunId
+    items: tuple[tuple[int, int], ...]
+    reason: Text
+
+
+class EventBody(Document):
+    """Something that happened to the sample."""
+
+    type: Literal["event"] = "event"
+    run_id: RunId
+    event: Event
+
+
+class StopBody(Document):
+    """A run is over."""
+
+    type: Literal["stop"] = "stop"
+    stop: RunStop
+
+
+class CreditBody(Document):
+    """A worker asks for `n` more batches."""
+
+    type: Literal["credit"] = "credit"
+    n: Annotated[int, Field(ge=0, le=1024)]
+
+
+class AckBody(Document):
+    """Every item with a smaller seq has ended."""
+
+    type: Literal["ack"] = "ack"
+    run_id: RunId
+    seq: Annotated[int, Field(ge=0)]
+
+
+class ControlBody(Document):
+    """A request, a reply or a report between the processes of a run, a user and the supervisor."""
+
+    type: Literal["control"] = "control"
+    what: Annotated[str, Field(max_length=32)]
+    sender: Annotated[str, Field(max_length=64)] = ""
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+Body = (
+    StartBody
+    | BatchBody
+    | FailedBody
+    | DroppedBody
+    | EventBody
+    | StopBody
+    | CreditBody
+    | AckBody
+    | ControlBody
+)
+
+
+class Header(Document):
+    """The first part of every message."""
+
+    v: Literal[1] = 1
+    body: Annotated[Body, Field(discriminator="type")]
+    arrays: tuple[tuple[str, str, tuple[Annotated[int, Field(ge=0)], ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """A body and the arrays that came with it."""
+
+    body: Body
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+
+    def batch(self) -> Batch:
+        """Return the batch of a ``batch`` message, checked."""
+        if not isinstance(self.body, BatchBody):
+            raise MessageError(f"message of type {self.body.type!r} where a batch was due")
+        arrays, stamps = {}, {}
+        fixed: dict[str, NDArray[np.int64]] = {}
+        for name, array in self.arrays.items():
+            kind, _, key = name.partition("/")
+            if array.ndim == 0 or len(array) != self.body.n:
+                raise MessageError(f"array {name!r}: shape {array.shape} for {self.body.n} items")
+            if kind == "array" and key:
+                arrays[key] = array
+                continue
+            if array.dtype != np.int64 or array.ndim != 1:
+                raise MessageError(f"array {name!r}: {array.dtype} {array.shape}, not int64 (n,)")
+            if kind == "stamp" and key:
+                stamps[key] = array
+            elif name in ("seq", "ids", "t_acq"):
+                fixed[name] = array
+            else:
+                raise MessageError(f"array {name!r} does not belong in a batch")
+        if "seq" not in fixed or "ids" not in fixed:
+            raise MessageError("a batch without seq or ids")
+        return Batch(fixed["seq"], fixed["ids"], fixed.get("t_acq"), arrays, stamps)
+
+    def run(self) -> RunStart:
+        """Return the run of a ``start`` message, with its constants."""
+        if not isinstance(self.body, StartBody):
+            raise MessageError(f"message of type {self.body.type!r} where a start was due")
+        constants = {name.removeprefix("constant/"): a for name, a in self.arrays.items()}
+        return self.body.run.evolve(constants=constants)
+
+
+def encode(body: Body, arrays: Mapping[str, Array] | None = None) -> list[Part]:
+    """Return the parts of a message; arrays in native order and C layout are not copied."""
+    plain = {name: _plain(name, array) for name, array in (arrays or {}).items()}
+    header = {
+        "v": VERSION,
+        "body": body.model_dump(),
+        "arrays": [(name, a.dtype.str, a.shape) for name, a in plain.items()],
+    }
+    parts: list[Part] = [msgpack.packb(header)]
+    parts += [a.reshape(-1).view(np.uint8).data if a.size else b"" for a in plain.values()]
+    return parts
+
+
+def encode_batch(run_id: str, batch: Batch) -> list[Part]:
+    """Return the parts of a ``batch`` message."""
+    columns: dict[str, Array] = {"seq": batch.seq, "ids": batch.ids}
+    if batch.t_acq is not None:
+        columns["t_acq"] = batch.t_acq
+    columns |= {f"array/{name}": array for name, array in batch.arrays.items()}
+    columns |= {f"stamp/{name}": array for name, array in batch.stamps.items()}
+    return encode(BatchBody(run_id=run_id, n=len(batch)), columns)
+
+
+def encode_start(run: RunStart) -> list[Part]:
+    """Return the parts of a ``start`` message."""
+    return encode(StartBody(run=run), {f"constant/{k}": a for k, a in run.constants.items()})
+
+
+def encode_failed(run_id: str, failures: Iterable[Failure]) -> list[Part]:
+    """Return the parts of a ``failed`` message."""
+    items = tuple((f.seq, f.id, f.stage, f.error) for f in failures)
+    return encode(FailedBody(run_id=run_id, items=items))
+
+
+def decode(parts: Sequence[Any], limits: Limits = LIMITS) -> Message:
+    """Check the parts of a message and return it; its arrays are views of the parts.
+
+    Raises
+    ------
+    MessageError
+        Anything that is not a message of ours: one line that says what is wrong.
+    """
+    if not parts:
+        raise MessageError("an empty message")
+    views = [memoryview(part).cast("B") for part in parts]
+    if views[0].nbytes > limits.header_bytes:
+        raise MessageError(f"header of {views[0].nbytes} bytes; at most {limits.header_bytes}")
+    header = _header(views[0])
+    if len(header.arrays) > limits.arrays:
+        raise MessageError(f"{len(header.arrays)} arrays claimed; at most {limits.arrays}")
+    if len(header.arrays) != len(views) - 1:
+        raise MessageError(f"{len(header.arrays)} arrays claimed, {len(views) - 1} parts came")
+    total, arrays = 0, {}
+    for (name, dtype, shape), view in zip(header.arrays, views[1:], strict=True):
+        if dtype not in DTYPES:
+            raise MessageError(f"array {name!r}: dtype {dtype!r} is not one of ours")
+        if name in arrays:
+            raise MessageError(f"array {name!r} comes twice")
+        if len(shape) > limits.ndim:
+            raise MessageError(f"array {name!r}: {len(shape)} axes; at most {limits.ndim}")
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        total += nbytes
+        if nbytes > limits.array_bytes or total > limits.total_bytes:
+            raise MessageError(f"array {name!r} claims {nbytes} bytes: over the limit")
+        if nbytes != view.nbytes:
+            raise MessageError(f"array {name!r}: {nbytes} bytes claimed, {view.nbytes} came")
+        arrays[name] = np.frombuffer(view, dtype).reshape(shape)
+    return Message(header.body, arrays)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the header and all documents."""
+    return Header.model_json_schema()
+
+
+def _plain(name: str, array: Array) -> Array:
+    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    if plain.dtype.str not in DTYPES:
+        raise MessageError(f"array {name!r}: dtype {array.dtype} cannot be sent")
+    return plain.reshape(array.shape)
+
+
+def _header(view: memoryview) -> Header:
+    try:
+        raw = msgpack.unpackb(view, use_list=False, raw=False, max_ext_len=0)
+    except Exception as error:  # msgpack raises a dozen kinds, all meaning: not msgpack
+        raise MessageError(f"header is not msgpack: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise MessageError("header is not a map")
+    if raw.get("v") != VERSION:
+        raise MessageError(f"protocol version {raw.get('v')!r:.20}; this is version {VERSION}")
+    try:
+        return Header.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise MessageError(f"header field {where:.120}: {first['msg']}") from None

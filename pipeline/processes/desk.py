@@ -1,0 +1,66 @@
+"""A process's side of the supervisor: it asks for its work, reports, and hears what to do."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from phasewatch.pipeline.config import Config
+from phasewatch.pipeline.messages import ControlBody, encode
+from phasewatch.pipeline.transport.links import Transport
+
+Clock = Callable[[], int]
+HEALTH_EVERY_NS = 200_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a process is told at its start: the run, the configuration, who listens where."""
+
+    run_id: str
+    config: Config
+    addresses: dict[str, str]
+
+
+class Desk:
+    """The link to the supervisor. `finished` turns true when the run is over."""
+
+    def __init__(
+        self, transport: Transport, address: str, role: str, clock: Clock = time.monotonic_ns
+    ) -> None:
+        self.transport, self.role, self.clock = transport, role, clock
+        self.link = transport.link("dealer", address, bind=False, identity=role.encode())
+        self.finished = False
+        self._next_health = 0
+
+    def configure(self) -> Setup:
+        """Say hello; wait for the set-up."""
+        self.report("hello")
+        while True:
+            for what, data in self.commands(timeout_ms=1000):
+                if what == "configure":
+                    config = Config.model_validate(data["config"])
+                    return Setup(data["run_id"], config, dict(data["addresses"]))
+
+    def commands(self, timeout_ms: int = 0) -> list[tuple[str, dict[str, Any]]]:
+        """Return what the supervisor said since the last call; ``finish`` is noted."""
+        said = []
+        while self.transport.poll([self.link], timeout_ms):
+            timeout_ms = 0
+            received = self.link.receive()
+            if received is None or not isinstance(body := received[1].body, ControlBody):
+                continue
+            said.append((body.what, body.data))
+            self.finished |= body.what == "finish"
+        return said
+
+    def report(self, what: str, **data: Any) -> None:
+        """Tell the supervisor."""
+        self.link.send(encode(ControlBody(what=what, sender=self.role, data=data)))
+
+    def health(self, **data: Any) -> None:
+        """Report how things are, at most every 0.2 s."""
+        now = self.clock()
+        if now >= self._next_health:
+            self._next_health = now + HEALTH_EVERY_NS
+            self.report("health", **data)

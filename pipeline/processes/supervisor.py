@@ -1,0 +1,223 @@
+"""The supervisor: starts the processes of a run, listens to them, and says when it is over."""
+
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from phasewatch.pipeline.config import Config
+from phasewatch.pipeline.documents import Event, RunStop
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.messages import ControlBody, encode
+from phasewatch.pipeline.processes.children import Children
+from phasewatch.pipeline.processes.desk import Clock
+from phasewatch.pipeline.transport.links import Link, Transport
+
+ABORT_NS = 10_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: what was found, and what went wrong (None: nothing)."""
+
+    stop: RunStop | None
+    error: str | None
+
+
+@dataclass(slots=True)
+class View:
+    """What the supervisor knows, for a progress line or a status table."""
+
+    run_id: str
+    control: str
+    source: str = ""
+    expected: int | None = None
+    health: dict[str, dict[str, Any]] = field(default_factory=dict)
+    heard_ns: dict[str, int] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+
+def roles(config: Config) -> list[str]:
+    """Return the processes that `config` asks for."""
+    reducers = [f"reducer-{i}" for i in range(config.runtime.reducers)]
+    classifier = ["classifier"] if config.classifier else []
+    return ["receiver", *reducers, *classifier, "tracker", "sink"]
+
+
+def addresses(config: Config, folder: str) -> dict[str, str]:
+    """Return who listens where, on this host: sockets in `folder`."""
+    known = {
+        name: f"ipc://{folder}/{name}" for name in ("work", "acks", "reduced", "tracker", "results")
+    }
+    return known if config.classifier else {**known, "reduced": known["tracker"]}
+
+
+def supervise(
+    config: Config,
+    *,
+    on_update: Callable[[View], None] = lambda view: None,
+    clock: Clock = time.monotonic_ns,
+    debug: bool = False,
+    on_start: Callable[[dict[str, int]], None] = lambda pids: None,
+) -> Outcome:
+    """Run `config` as processes to its end; return how it ended.
+
+    `on_update` is called after each message and at least every 0.1 s; `on_start` once, with the
+    process ids by role. Where the chain could not go on, the outcome has an error; what was written
+    before stays.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="phasewatch-") as folder,
+        Transport(linger_s=2.0) as transport,
+    ):
+        hub = transport.link("router", f"ipc://{folder}/hub", bind=True)
+        control = transport.link("router", config.runtime.control, bind=True)
+        supervisor = Supervisor(config, transport, hub, control, clock)
+        children = Children(roles(config), hub.address, debug=debug)
+        on_start(children.pids)
+        try:
+            return supervisor.loop(children, addresses(config, folder), on_update)
+        finally:
+            supervisor.tell_all("finish")
+            children.end()
+
+
+class Supervisor:
+    """The state of one supervised run."""
+
+    def __init__(
+        self, config: Config, transport: Transport, hub: Link, control: Link, clock: Clock
+    ) -> None:
+        self._config, self._transport, self._clock = config, transport, clock
+        self._hub, self._control = hub, control
+        self.view = View(run_id=uuid.uuid4().hex, control=control.address)
+        self._present: set[str] = set()
+        self._not_ready = set(roles(config)) - {"receiver"}
+        self._stop: RunStop | None = None
+        self._written = False
+        self._error = ""
+        self._abort_by = 0
+        self._interrupted = False
+
+    def loop(
+        self, children: Children, where: dict[str, str], on_update: Callable[[View], None]
+    ) -> Outcome:
+        """Listen until the run is over."""
+        self._where = where
+        while not (self._stop is not None and self._written):
+            try:
+                ready = self._transport.poll([self._hub, self._control], timeout_ms=100)
+                if self._hub in ready:
+                    self._hear()
+                if self._control in ready:
+                    self._answer()
+                self._check(children)
+                on_update(self.view)
+            except KeyboardInterrupt:
+                if self._interrupted or "receiver" not in self._present:
+                    raise
+                self._interrupted = True
+                self._tell("receiver", "stop", reason="stopped by the user")
+            if self._error and self._abort_by < self._clock():
+                break
+        return Outcome(self._stop, self._error or None)
+
+    def tell_all(self, what: str) -> None:
+        """Send `what` to every process that said hello."""
+        for role in sorted(self._present):
+            self._tell(role, what)
+
+    def _tell(self, role: str, what: str, **data: Any) -> None:
+        try:
+            self._hub.send(encode(ControlBody(what=what, data=data)), to=role.encode())
+        except PipelineError:  # it has ended; `_check` says so
+            self._present.discard(role)
+
+    def _hear(self) -> None:
+        received = self._hub.receive()
+        if received is None or not isinstance(body := received[1].body, ControlBody):
+            return
+        role, data = received[0].decode(errors="replace"), body.data
+        self.view.heard_ns[role] = self._clock()
+        if body.what == "hello":
+            self._present.add(role)
+            self._tell(
+                role,
+                "configure",
+                run_id=self.view.run_id,
+                config=self._config.model_dump(mode="json"),
+                addresses=self._where,
+            )
+        elif body.what == "health":
+            self.view.health[role] = data
+        elif body.what == "ready":
+            self._not_ready.discard(role)
+            if not self._not_ready:
+                self._tell("receiver", "go")
+        elif body.what == "started":
+            self.view.expected, self.view.source = data["expected"], data["source"]
+        elif body.what == "event":
+            self.view.events.append(Event.model_validate(data["event"], strict=False))
+        elif body.what == "tracked":
+            self._stop = RunStop.model_validate(data["stop"], strict=False)
+            self._written |= not data["begun"]
+        elif body.what == "written":
+            self._written = True
+        elif body.what == "broken":
+            self._error = self._error or str(data["reason"])
+            self._abort_by = self._clock() + ABORT_NS
+        elif body.what == "error":
+            self._fail(str(data["text"]))
+
+    def _check(self, children: Children) -> None:
+        ended = {role: code for role, code in children.ended().items() if role in self._present}
+        for role, code in ended.items():
+            self._present.discard(role)
+            if code != 0:
+                self._fail(f"{role} ended unexpectedly (exit code {code})")
+        never = children.ended().keys() - self._present - ended.keys() - self.view.heard_ns.keys()
+        if never:
+            self._fail(f"{sorted(never)[0]} did not start")
+
+    def _fail(self, error: str) -> None:
+        if self._error:
+            return
+        self._error = error
+        if "tracker" not in self._present or not self.view.source:
+            return
+        received = int(self.view.health.get("receiver", {}).get("received", 0))
+        self._tell("receiver", "stop", reason=error)
+        self._tell("tracker", "abort", reason=error, received=received)
+        self._abort_by = self._clock() + ABORT_NS
+
+    def _answer(self) -> None:
+        received = self._control.receive()
+        if received is None or not isinstance(body := received[1].body, ControlBody):
+            return
+        if body.what == "status":
+            reply = ControlBody(what="status", data=status(self.view, self._clock()))
+        elif body.what == "stop":
+            self._tell("receiver", "stop", reason="stopped by request")
+            reply = ControlBody(what="stopping", data={"run_id": self.view.run_id})
+        else:
+            reply = ControlBody(what="error", data={"text": f"no command {body.what!r}"})
+        try:
+            self._control.send(encode(reply), to=received[0])
+        except PipelineError:  # who asked has gone
+            return
+
+
+def status(view: View, now_ns: int) -> dict[str, Any]:
+    """Return what ``phasewatch status`` shows."""
+    return {
+        "run_id": view.run_id,
+        "source": view.source,
+        "expected": view.expected,
+        "processes": {
+            role: {"age_s": round((now_ns - heard) / 1e9, 3), **view.health.get(role, {})}
+            for role, heard in view.heard_ns.items()
+        },
+        "events": [event.model_dump(mode="json") for event in view.events],
+    }

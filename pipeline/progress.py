@@ -1,0 +1,71 @@
+"""One line that shows how a run is going."""
+
+from time import monotonic
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from phasewatch.pipeline.processes.supervisor import View
+
+PLAIN_EVERY_S = 5.0
+
+
+class ProgressLine:
+    """Shows a `View`: redrawn in place on a terminal, else a line every few seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=8, transient=True)
+        self._last, self._shown = monotonic(), ""
+        self._events = 0
+
+    def __enter__(self) -> "ProgressLine":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def __call__(self, view: View) -> None:
+        """Show `view`."""
+        for event in view.events[self._events :]:
+            self._console.print(
+                f"{event.kind} at {event.seq} (id {event.id}), posterior {event.posterior:.3f}",
+                highlight=False,
+            )
+        self._events = len(view.events)
+        text = line(view)
+        if self._console.is_terminal:
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
+        elif text != self._shown and monotonic() - self._last > PLAIN_EVERY_S:
+            self._last, self._shown = monotonic(), text
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def line(view: View) -> str:
+    """Return the progress line of `view`."""
+    tracker = view.health.get("tracker", {})
+    if not tracker:
+        return f"starting ({', '.join(sorted(view.heard_ns)) or 'no process is up yet'})"
+    done = int(tracker.get("classified", 0))
+    expected = f"/{view.expected}" if view.expected is not None else ""
+    parts = [f"{done}{expected} done", f"{tracker.get('rate_hz', 0.0):.1f}/s"]
+    for name in ("failed", "dropped"):
+        if tracker.get(name):
+            parts.append(f"{tracker[name]} {name}")
+    if "p50_ms" in tracker:
+        parts.append(f"latency p50 {tracker['p50_ms']:.0f} p99 {tracker['p99_ms']:.0f} ms")
+    if "phase" in tracker:
+        phase, classes = int(tracker["phase"]), tracker["classes"]
+        name = classes[phase] if phase >= 0 else "unknown"
+        parts.append(f"phase {name} {tracker['posterior']:.2f}")
+        parts += [
+            f"zone {z['after'] + 1}-{z['before'] - 1}"
+            for z in tracker["zones"]
+            if 0 <= z["after"] < z["before"] - 1
+        ]
+        parts.append(f"confidence {tracker['confidence']:.1%}")
+    return "  ".join(parts)

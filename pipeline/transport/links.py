@@ -1,0 +1,186 @@
+"""Links: ZeroMQ sockets that speak our messages, polled together.
+
+A socket binds to loopback or to ipc; a public bind is refused, since nothing here is encrypted.
+What a peer sends is checked by `decode`; a message that fails is counted on the link and otherwise
+as if it had not come, so that one hostile peer does not stop the others.
+"""
+
+import os
+from collections.abc import Sequence
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Literal, Self
+
+import structlog
+import zmq
+
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.messages import LIMITS, Message, MessageError, Part, decode
+
+Kind = Literal["push", "pull", "router", "dealer", "pub", "sub"]
+log = structlog.get_logger(__name__)
+
+
+class Link:
+    """One socket. `rejected` counts the messages that were not ours, `last_error` says why."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", kind: Kind, address: str) -> None:
+        self.socket, self.kind, self.address = socket, kind, address
+        self.rejected = 0
+        self.last_error = ""
+
+    def send(self, parts: Sequence[Part], *, to: bytes | None = None) -> None:
+        """Send a message; waits where the high-water mark of the link is reached."""
+        frames = list(parts) if to is None else [to, *parts]
+        try:
+            self.socket.send_multipart(frames, copy=False)
+        except zmq.ZMQError as error:
+            raise PipelineError(f"cannot send on {self.address}: {error.strerror}") from None
+
+    def offer(self, parts: Sequence[Part]) -> bool:
+        """Send a message if that is possible without waiting; tell whether it was."""
+        try:
+            self.socket.send_multipart(list(parts), flags=zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> tuple[bytes, Message] | None:
+        """Return (sender, message), sender being empty but on a router; None if it is not ours.
+
+        Waits for a message; call it on a link that `Transport.poll` returned.
+        """
+        frames = [frame.buffer for frame in self.socket.recv_multipart(copy=False)]
+        sender = b""
+        if self.kind == "router":
+            sender, frames = bytes(frames[0]), frames[1:]
+        try:
+            return sender, decode(frames)
+        except MessageError as error:
+            self.rejected += 1
+            self.last_error = str(error)
+            if self.rejected.bit_count() == 1:  # the 1st, 2nd, 4th, 8th: a flood stays readable
+                log.warning(
+                    "message refused", link=self.address, error=str(error), count=self.rejected
+                )
+            return None
+
+
+class Wakeup:
+    """Lets a thread end the wait of `Transport.poll`."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK)
+
+    def set(self) -> None:
+        """Wake."""
+        os.eventfd_write(self.fd, 1)
+
+    def clear(self) -> None:
+        """Forget that it was set."""
+        try:
+            os.eventfd_read(self.fd)
+        except BlockingIOError:
+            return
+
+
+class Transport:
+    """All links of one process; a context manager that closes them.
+
+    On a regular exit what was sent is still delivered, for at most `linger_s`; after an exception
+    it is discarded.
+    """
+
+    def __init__(self, *, linger_s: float = 30.0) -> None:
+        self._context = zmq.Context()
+        self._links: list[Link] = []
+        self._wakeups: list[Wakeup] = []
+        self._linger_ms = int(linger_s * 1000)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(linger_ms=self._linger_ms if kind is None else 0)
+
+    def link(
+        self, kind: Kind, address: str, *, bind: bool, hwm: int = 64, identity: bytes | None = None
+    ) -> Link:
+        """Open a link; with port 0 or ``*`` its `address` tells the port that was free.
+
+        Raises
+        ------
+        PipelineError
+            The address is public, in use, or not an address.
+        """
+        if bind:
+            check_bind(address)
+        socket = self._context.socket(getattr(zmq, kind.upper()))
+        socket.set_hwm(hwm)
+        socket.setsockopt(zmq.MAXMSGSIZE, LIMITS.array_bytes)
+        if kind == "router":
+            socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        if identity is not None:
+            socket.setsockopt(zmq.IDENTITY, identity)
+        try:
+            (socket.bind if bind else socket.connect)(address)
+        except zmq.ZMQError as error:
+            socket.close(linger=0)
+            verb = "bind" if bind else "connect"
+            raise PipelineError(f"cannot {verb} {address}: {error.strerror}") from None
+        if kind == "sub":
+            socket.setsockopt(zmq.SUBSCRIBE, b"")
+        actual = socket.getsockopt(zmq.LAST_ENDPOINT) if bind else address
+        text = actual.decode().rstrip("\0") if isinstance(actual, bytes) else str(actual)
+        self._links.append(Link(socket, kind, text))
+        return self._links[-1]
+
+    def wakeup(self) -> Wakeup:
+        """Return a new way for a thread to end a wait."""
+        self._wakeups.append(Wakeup())
+        return self._wakeups[-1]
+
+    def poll(self, sources: Sequence[Link | Wakeup], timeout_ms: int) -> list[Link | Wakeup]:
+        """Return those of `sources` that have something, waiting at most `timeout_ms`."""
+        handles = [s.socket if isinstance(s, Link) else s.fd for s in sources]
+        poller = zmq.Poller()
+        for handle in handles:
+            poller.register(handle, zmq.POLLIN)
+        ready = dict(poller.poll(timeout_ms))
+        return [s for s, handle in zip(sources, handles, strict=True) if handle in ready]
+
+    def close(self, *, linger_ms: int = 0) -> None:
+        """Close all links."""
+        for link in self._links:
+            link.socket.close(linger=linger_ms)
+        for wakeup in self._wakeups:
+            os.close(wakeup.fd)
+        self._links, self._wakeups = [], []
+        self._context.term()
+
+
+def check_bind(address: str) -> None:
+    """Refuse to bind to anything but ipc, inproc and loopback.
+
+    Raises
+    ------
+    PipelineError
+        The address could be reached from another host.
+    """
+    scheme, _, rest = address.partition("://")
+    if scheme in ("ipc", "inproc"):
+        return
+    host = rest.rpartition(":")[0].strip("[]")
+    try:
+        loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if scheme != "tcp" or not loopback:
+        raise PipelineError(
+            f"{address}: sockets bind to loopback only, e.g. tcp://127.0.0.1:5555 or ipc://FILE"
+        )

@@ -1,0 +1,45 @@
+"""Fixtures shared by all tests."""
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    root = Path(__file__).parents[1]
+    path = Path(os.environ.get("PHASEWATCH_DATA", root.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip("the real data are not here: set PHASEWATCH_DATA to their folder")
+    return path
+
+
+def _children() -> set[str]:
+    tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return {child for task in tasks for child in task.read_text().split()}
+
+
+def _contexts() -> int:
+    gc.collect(0)
+    return sum(1 for o in gc.get_objects() if type(o) is zmq.Context and not o.closed)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves a process, a thread or a ZeroMQ context behind."""
+    folder = request.path.parent.name
+    if folder not in ("pipeline", "plugins"):
+        yield
+        return
+    children, threads = _children(), set(threading.enumerate())
+    contexts = _contexts()
+    yield
+    assert _children() <= children, "a child process is left"
+    left = [t for t in threading.enumerate() if t not in threads and not t.daemon]
+    assert not left, f"threads are left: {left}"
+    assert _contexts() <= contexts, "a ZeroMQ context is left open"

@@ -1,0 +1,100 @@
+"""The configuration: every mistake is one line that names file and key."""
+
+from pathlib import Path
+
+import pytest
+
+from phasewatch.pipeline.config import load_config
+from phasewatch.pipeline.errors import PipelineError
+
+WHOLE = """
+[source]
+uri = "lambda-nexus:data/run42"
+[calibration]
+poni = "L2.poni"
+mask = "mask.tif"
+[reduce]
+n_bins = 4023
+range = [9.6, 25.5]
+polarization = 0.99
+baseline = {method = "asls", lam = 1e5, p = 0.002, n_iter = 10}
+normalise = "minmax"
+[classifier]
+model = "models/fe-cnn"
+max_batch = 64
+max_wait_ms = 2
+[track]
+reversal = 0.01
+[runtime]
+mode = "lossless"
+reducers = 1
+[[sink]]
+type = "nexus"
+path = "result.nxs"
+[[sink]]
+type = "zmq"
+address = "tcp://127.0.0.1:5556"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "data" / "run42").mkdir(parents=True)
+    config = load_config(write(tmp_path, WHOLE))
+    assert config.source.uri == f"lambda-nexus:{tmp_path}/data/run42"
+    assert config.calibration is not None
+    assert config.calibration.poni == str(tmp_path / "L2.poni")
+    assert config.calibration.mask == str(tmp_path / "mask.tif")
+    assert config.classifier is not None
+    assert config.classifier.model == tmp_path / "models/fe-cnn"
+    assert config.sink[0].options == {"path": str(tmp_path / "result.nxs")}
+    assert config.sink[1].options == {"address": "tcp://127.0.0.1:5556"}
+    assert config.reduce.baseline.settings()["lam"] == 1e5
+
+
+def test_the_command_line_wins(tmp_path: Path) -> None:
+    path = write(tmp_path, WHOLE)
+    config = load_config(path, source="xy:there", out=tmp_path / "other.nxs")
+    assert config.source.uri == "xy:there"
+    assert [s.type for s in config.sink] == ["zmq", "nexus"]
+    assert config.sink[1].options == {"path": str(tmp_path / "other.nxs")}
+
+
+def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, '[source]\nuri = "series:a.npz"'))
+    assert config.classifier is None
+    assert config.sink == ()
+    assert config.reduce.baseline.settings() == {
+        "method": "asls", "lam": 1e5, "p": 0.002, "n_iter": 10,
+    }  # fmt: skip
+    assert config.runtime.mode == "lossless"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[source]", "[source", "run.toml: not TOML"),
+        ('uri = "lambda-nexus:data/run42"', "", r"run.toml: \[source\] uri: Field required"),
+        ("n_bins = 4023", "n_bin = 4023", r"run.toml: \[reduce\] n_bin: Extra inputs"),
+        ("n_bins = 4023", "n_bins = 0", r"\[reduce\] n_bins: Input should be greater"),
+        ("[reduce]", '[reduce]\nunit = "deg"', r"\[reduce\] unit: Input should be '2th_deg'"),
+        ("[reduce]", '[reduce]\nsplit = "some"', r"\[reduce\] split"),
+        ('normalise = "minmax"', 'normalise = "max"', r"\[reduce\] normalise"),
+        ("polarization = 0.99", "polarization = 99", r"\[reduce\] polarization"),
+        ("reversal = 0.01", "reversal = 0.9", r"\[track\] reversal"),
+        ('mode = "lossless"', 'mode = "fast"', r"\[runtime\] mode"),
+        ("reducers = 1", "reducers = 0", r"\[runtime\] reducers"),
+        ('type = "zmq"', "", r"\[sink\] 1.type: Field required"),
+        ("[track]", "[tracker]", r"run.toml: \[tracker\].*: Extra inputs"),
+    ],
+)
+def test_mistakes_name_file_and_key(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in WHOLE
+    with pytest.raises(PipelineError, match=said) as caught:
+        load_config(write(tmp_path, WHOLE.replace(old, new, 1)))
+    assert "\n" not in str(caught.value)

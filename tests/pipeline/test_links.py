@@ -1,0 +1,112 @@
+"""Links: a hostile peer is counted, and the next good message comes through."""
+
+from collections.abc import Iterator
+
+import pytest
+import zmq
+
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.messages import AckBody, ControlBody, CreditBody, Message, encode
+from phasewatch.pipeline.transport.links import Kind, Link, Transport, check_bind
+from phasewatch.pipeline.transport.request import request
+
+GARBAGE = [
+    [b""],
+    [b"\xff" * 100],
+    [b"\x81\xa1v\x02"],
+    [*encode(CreditBody(n=1)), b"extra"],
+    [b"\x80", b"", b""],
+]
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    transport = Transport(linger_s=0)
+    yield transport
+    transport.close()
+
+
+def next_good(transport: Transport, link: Link) -> tuple[bytes, Message]:
+    for _ in range(100):
+        if transport.poll([link], 1000) and (received := link.receive()) is not None:
+            return received
+    raise AssertionError("no good message came")
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("pull", zmq.PUSH), ("router", zmq.DEALER)])
+def test_later_good_data_come_through(transport: Transport, ours: Kind, theirs: int) -> None:
+    link = transport.link(ours, "tcp://127.0.0.1:0", bind=True)
+    with zmq.Context() as context, context.socket(theirs) as peer:
+        peer.linger = 0
+        peer.connect(link.address)
+        for parts in GARBAGE:
+            peer.send_multipart(parts)
+        peer.send_multipart(encode(AckBody(run_id="r", seq=4)))
+        _, message = next_good(transport, link)
+        assert message.body == AckBody(run_id="r", seq=4)
+        assert link.rejected == len(GARBAGE)
+        assert link.last_error
+
+
+def test_an_oversized_part_is_refused_by_the_socket(transport: Transport) -> None:
+    link = transport.link("pull", "tcp://127.0.0.1:0", bind=True)
+    assert link.socket.getsockopt(zmq.MAXMSGSIZE) == 1 << 28
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://*:5555",
+        "tcp://0.0.0.0:0",
+        "tcp://192.0.2.1:5555",
+        "tcp://host.example:1",
+        "udp://x:1",
+    ],
+)
+def test_a_public_bind_is_refused(transport: Transport, address: str) -> None:
+    with pytest.raises(PipelineError, match="loopback"):
+        transport.link("pull", address, bind=True)
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:0", "tcp://[::1]:0", "ipc:///x", "inproc://x"]
+)
+def test_loopback_is_not_public(address: str) -> None:
+    check_bind(address)
+
+
+def test_an_address_in_use_is_one_line(transport: Transport) -> None:
+    link = transport.link("pull", "tcp://127.0.0.1:0", bind=True)
+    with pytest.raises(PipelineError, match=f"cannot bind {link.address}: Address"):
+        transport.link("pull", link.address, bind=True)
+    with pytest.raises(PipelineError, match="cannot connect nonsense"):
+        transport.link("push", "nonsense", bind=False)
+
+
+def test_a_thread_can_end_a_wait(transport: Transport) -> None:
+    wakeup = transport.wakeup()
+    assert transport.poll([wakeup], 0) == []
+    wakeup.set()
+    wakeup.set()
+    assert transport.poll([wakeup], 1000) == [wakeup]
+    wakeup.clear()
+    wakeup.clear()
+    assert transport.poll([wakeup], 0) == []
+
+
+def test_offering_never_waits(transport: Transport) -> None:
+    link = transport.link("push", "ipc:///nobody-listens-here", bind=False, hwm=1)
+    parts = encode(CreditBody(n=0))
+    outcomes = [link.offer(parts) for _ in range(3)]
+    assert not outcomes[-1]
+
+
+def test_nobody_answers() -> None:
+    with pytest.raises(PipelineError, match=r"no answer within 0.05 s; is a run going on\?"):
+        request("tcp://127.0.0.1:9", "status", timeout_s=0.05)
+
+
+def test_sending_to_a_peer_that_is_gone_is_one_line(transport: Transport) -> None:
+    link = transport.link("router", "tcp://127.0.0.1:0", bind=True)
+    with pytest.raises(PipelineError, match="cannot send"):
+        link.send(encode(ControlBody(what="go")), to=b"nobody")
