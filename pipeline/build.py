@@ -8,30 +8,34 @@ from phasewatch.pipeline.stage import Stage
 
 def reduce_stages(config: Config, run: RunStart) -> list[Stage]:
     """Return integrate (where frames come), baseline and normalise."""
-    from phasewatch.calibration.calibration import Calibration
-    from phasewatch.pipeline.stages.reduce import Baseline, Integrate, Normalise
+    from phasewatch.pipeline.stages.reduce import Baseline, Normalise
 
-    stages: list[Stage] = []
+    baseline = config.reduce.baseline.settings()
+    clean: list[Stage] = [
+        Baseline(baseline.pop("method"), **baseline),
+        Normalise(config.reduce.normalise),
+    ]
+    return [integrate_stage(config), *clean] if "frame" in run.items else clean
+
+
+def integrate_stage(config: Config) -> Stage:
+    """Return the integrate stage; imports pyFAI."""
+    from phasewatch.calibration.calibration import Calibration
+    from phasewatch.pipeline.stages.integrate import Integrate
+
     reduce = config.reduce
-    if "frame" in run.items:
-        if config.calibration is None:
-            raise PipelineError("[calibration] poni is missing: the source gives frames")
-        if reduce.n_bins is None:
-            raise PipelineError("[reduce] n_bins is missing: the source gives frames")
-        keys = config.calibration.model_dump()
-        stages.append(
-            Integrate(
-                Calibration.load(keys.pop("poni"), **keys, polarization=reduce.polarization),
-                n_bins=reduce.n_bins,
-                unit=reduce.unit,
-                split=reduce.split,
-                range=reduce.range,
-            )
-        )
-    baseline = reduce.baseline.settings()
-    stages.append(Baseline(baseline.pop("method"), **baseline))
-    stages.append(Normalise(reduce.normalise))
-    return stages
+    if config.calibration is None:
+        raise PipelineError("[calibration] poni is missing: the source gives frames")
+    if reduce.n_bins is None:
+        raise PipelineError("[reduce] n_bins is missing: the source gives frames")
+    keys = config.calibration.model_dump()
+    return Integrate(
+        Calibration.load(keys.pop("poni"), **keys, polarization=reduce.polarization),
+        n_bins=reduce.n_bins,
+        unit=reduce.unit,
+        split=reduce.split,
+        range=reduce.range,
+    )
 
 
 def classify_stage(config: Config) -> Stage:

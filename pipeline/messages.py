@@ -9,6 +9,7 @@ In a ``batch`` the arrays are the columns of `Batch`: ``seq``, ``ids``, ``t_acq`
 ``array/NAME`` and ``stamp/HOP``. In a ``start`` they are ``constant/NAME``.
 """
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -282,3 +283,7 @@ def _header(view: memoryview) -> Header:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise MessageError(f"header field {where:.120}: {first['msg']}") from None
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=1, sort_keys=True))

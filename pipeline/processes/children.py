@@ -5,8 +5,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-GRACE_S = 5.0
-
 
 class Children:
     """The processes of a run by role."""
@@ -35,8 +33,8 @@ class Children:
         codes = {role: process.poll() for role, process in self._processes.items()}
         return {role: code for role, code in codes.items() if code is not None}
 
-    def end(self, *, grace_s: float = GRACE_S) -> None:
-        """Wait for all to end by themselves, then make them."""
+    def end(self, *, grace_s: float) -> None:
+        """Wait for each to end by itself, then make it."""
         for process in self._processes.values():
             try:
                 process.wait(grace_s)

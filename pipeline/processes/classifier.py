@@ -39,11 +39,11 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
             if isinstance(message.body, StartBody):
                 run = message.run()
                 if agreement.is_new(run):
-                    onward.send(encode_start(chain.start(run)))
+                    desk.send(onward, encode_start(chain.start(run)))
                     chain.warm_up(run)
                     desk.report("ready")
             elif isinstance(message.body, FailedBody):
-                onward.send(encode_failed(setup.run_id, message.body.failures()))
+                desk.send(onward, encode_failed(setup.run_id, message.body.failures()))
             elif isinstance(message.body, BatchBody):
                 batcher.add(message.batch(), desk.clock())
         if batcher.wait_ns(desk.clock()) == 0:
@@ -56,6 +56,6 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
 def _classify(chain: Chain, batch: Batch, onward: Link, desk: Desk, setup: Setup) -> None:
     good, failures = chain.process_isolated(batch)
     if failures:
-        onward.send(encode_failed(setup.run_id, failures))
+        desk.send(onward, encode_failed(setup.run_id, failures))
     if good is not None:
-        onward.send(encode_batch(setup.run_id, good.stamped("classified", desk.clock())))
+        desk.send(onward, encode_batch(setup.run_id, good.stamped("classified", desk.clock())))

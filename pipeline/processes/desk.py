@@ -1,13 +1,13 @@
 """A process's side of the supervisor: it asks for its work, reports, and hears what to do."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from phasewatch.pipeline.config import Config
-from phasewatch.pipeline.messages import ControlBody, encode
-from phasewatch.pipeline.transport.links import Transport
+from phasewatch.pipeline.messages import ControlBody, Part, encode
+from phasewatch.pipeline.transport.links import Link, Transport
 
 Clock = Callable[[], int]
 HEALTH_EVERY_NS = 200_000_000
@@ -23,14 +23,18 @@ class Setup:
 
 
 class Desk:
-    """The link to the supervisor. `finished` turns true when the run is over."""
+    """The link to the supervisor.
+
+    `finished` turns true when the run is over, `aborted` when it is to end as it is.
+    """
 
     def __init__(
         self, transport: Transport, address: str, role: str, clock: Clock = time.monotonic_ns
     ) -> None:
         self.transport, self.role, self.clock = transport, role, clock
         self.link = transport.link("dealer", address, bind=False, identity=role.encode())
-        self.finished = False
+        self.finished = self.aborted = False
+        self._said: list[tuple[str, dict[str, Any]]] = []
         self._next_health = 0
 
     def configure(self) -> Setup:
@@ -43,16 +47,28 @@ class Desk:
                     return Setup(data["run_id"], config, dict(data["addresses"]))
 
     def commands(self, timeout_ms: int = 0) -> list[tuple[str, dict[str, Any]]]:
-        """Return what the supervisor said since the last call; ``finish`` is noted."""
-        said = []
+        """Return what the supervisor said since the last call."""
+        self._listen(timeout_ms)
+        said, self._said = self._said, []
+        return said
+
+    def send(self, link: Link, parts: Sequence[Part]) -> None:
+        """Send on `link`, waiting for room; where the run ends meanwhile, the message is let go."""
+        while not link.offer(parts):
+            if self.finished or self.aborted:
+                return
+            link.writable(timeout_ms=20)
+            self._listen(0)
+
+    def _listen(self, timeout_ms: int) -> None:
         while self.transport.poll([self.link], timeout_ms):
             timeout_ms = 0
             received = self.link.receive()
             if received is None or not isinstance(body := received[1].body, ControlBody):
                 continue
-            said.append((body.what, body.data))
+            self._said.append((body.what, body.data))
             self.finished |= body.what == "finish"
-        return said
+            self.aborted |= body.what == "abort"
 
     def report(self, what: str, **data: Any) -> None:
         """Tell the supervisor."""

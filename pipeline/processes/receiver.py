@@ -81,8 +81,7 @@ class Receiver:
                 self._hear_worker()
             if self._acks in ready:
                 self._hear_tracker()
-            if self._desk.link in ready:
-                self._obey(reader)
+            self._obey(reader)
             if self._live or not self._dispatcher.full:
                 for item in reader.take():
                     self._take_in(item)
@@ -118,14 +117,14 @@ class Receiver:
 
     def _fail(self, failures: list[Failure]) -> None:
         if failures:
-            self._tracker.send(encode_failed(self._run.run_id, failures))
+            self._desk.send(self._tracker, encode_failed(self._run.run_id, failures))
 
     def _drop(self, late: list[Batch]) -> None:
         if late:
             batch = concatenate(late)
             items = tuple(zip(batch.seq.tolist(), batch.ids.tolist(), strict=True))
             body = DroppedBody(run_id=self._run.run_id, items=items, reason=LATE)
-            self._tracker.send(encode(body))
+            self._desk.send(self._tracker, encode(body))
 
     def _hear_worker(self) -> None:
         received = self._work.receive()
@@ -175,4 +174,4 @@ class Receiver:
                 missed=self._gaps.missed,
             ),
         )
-        self._tracker.send(encode(StopBody(stop=stop)))
+        self._desk.send(self._tracker, encode(StopBody(stop=stop)))

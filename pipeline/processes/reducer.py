@@ -33,17 +33,17 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
             if isinstance(message.body, StartBody):
                 run = message.run()
                 chain = Chain(reduce_stages(setup.config, run))
-                onward.send(encode_start(chain.start(run)))
+                desk.send(onward, encode_start(chain.start(run)))
                 chain.warm_up(run)
                 desk.report("ready")
                 work.send(encode(CreditBody(n=setup.config.runtime.credits)))
             elif isinstance(message.body, BatchBody):
                 batch, failures = chain.process_isolated(message.batch())
                 if failures:
-                    onward.send(encode_failed(setup.run_id, failures))
+                    desk.send(onward, encode_failed(setup.run_id, failures))
                 if batch is not None:
                     stamped = batch.stamped("reduced", desk.clock())
-                    onward.send(encode_batch(setup.run_id, stamped))
+                    desk.send(onward, encode_batch(setup.run_id, stamped))
                 done += message.body.n
                 work.send(encode(CreditBody(n=1)))
         desk.health(done=done, rejected=work.rejected)

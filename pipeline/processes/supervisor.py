@@ -16,6 +16,7 @@ from phasewatch.pipeline.processes.desk import Clock
 from phasewatch.pipeline.transport.links import Link, Transport
 
 ABORT_NS = 10_000_000_000
+GRACE_S, GRACE_AFTER_ERROR_S = 5.0, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,16 @@ def supervise(
         hub = transport.link("router", f"ipc://{folder}/hub", bind=True)
         control = transport.link("router", config.runtime.control, bind=True)
         supervisor = Supervisor(config, transport, hub, control, clock)
+        grace_s = GRACE_AFTER_ERROR_S
         children = Children(roles(config), hub.address, debug=debug)
         on_start(children.pids)
         try:
-            return supervisor.loop(children, addresses(config, folder), on_update)
+            outcome = supervisor.loop(children, addresses(config, folder), on_update)
+            grace_s = GRACE_S if outcome.error is None else GRACE_AFTER_ERROR_S
+            return outcome
         finally:
             supervisor.tell_all("finish")
-            children.end()
+            children.end(grace_s=grace_s)
 
 
 class Supervisor:
@@ -106,7 +110,7 @@ class Supervisor:
     ) -> Outcome:
         """Listen until the run is over."""
         self._where = where
-        while not (self._stop is not None and self._written):
+        while not self._over():
             try:
                 ready = self._transport.poll([self._hub, self._control], timeout_ms=100)
                 if self._hub in ready:
@@ -119,15 +123,24 @@ class Supervisor:
                 if self._interrupted or "receiver" not in self._present:
                     raise
                 self._interrupted = True
-                self._tell("receiver", "stop", reason="stopped by the user")
-            if self._error and self._abort_by < self._clock():
-                break
+                self._stop_source("stopped by the user")
         return Outcome(self._stop, self._error or None)
+
+    def _over(self) -> bool:
+        if self._error and self._abort_by < self._clock():
+            return True
+        return self._stop is not None and (self._written or "sink" not in self._present)
 
     def tell_all(self, what: str) -> None:
         """Send `what` to every process that said hello."""
         for role in sorted(self._present):
             self._tell(role, what)
+
+    def _stop_source(self, reason: str) -> None:
+        if self.view.source:
+            self._tell("receiver", "stop", reason=reason)
+        else:
+            self._error = f"{reason} before the source had begun"
 
     def _tell(self, role: str, what: str, **data: Any) -> None:
         try:
@@ -199,7 +212,7 @@ class Supervisor:
         if body.what == "status":
             reply = ControlBody(what="status", data=status(self.view, self._clock()))
         elif body.what == "stop":
-            self._tell("receiver", "stop", reason="stopped by request")
+            self._stop_source("stopped by request")
             reply = ControlBody(what="stopping", data={"run_id": self.view.run_id})
         else:
             reply = ControlBody(what="error", data={"text": f"no command {body.what!r}"})

@@ -32,10 +32,9 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
     tracker = TrackerProcess(transport, desk, setup)
     while not desk.finished:
         ready = transport.poll([inbox, desk.link], timeout_ms=100)
-        if desk.link in ready:
-            for what, data in desk.commands():
-                if what == "abort":
-                    tracker.abort(str(data["reason"]), int(data["received"]))
+        for what, data in desk.commands():
+            if what == "abort":
+                tracker.abort(str(data["reason"]), int(data["received"]))
         received = inbox.receive() if inbox in ready else None
         if received is not None:
             tracker.hear(received[1])
@@ -68,8 +67,10 @@ class TrackerProcess:
         self._phase: tuple[int, float] | None = None
 
     def hear(self, message: Message) -> None:
-        """Take one message in."""
+        """Take one message in; after the end of the run there is none."""
         body = message.body
+        if self._told:
+            return
         if isinstance(body, StartBody):
             self._begin(message.run())
         elif isinstance(body, BatchBody) and body.run_id == self._run_id:
@@ -83,15 +84,16 @@ class TrackerProcess:
             self._end = self._end or body.stop
 
     def abort(self, reason: str, received: int) -> None:
-        """End the run here: what has not come by now has failed."""
+        """End the run here: what has not come by now has failed, and what comes later is late."""
+        if self._told:
+            return
         received = max(received, self._reorder.end)
         self._end = RunStop(run_id=self._run_id, reason=reason, loss=Loss(received=received))
         batch, missing = self._reorder.finish(received)
         self._process(batch)
         self._ledger.fail(len(missing))
         self._tell_failures([Failure(seq, -1, "run", reason) for seq in missing])
-        if self._run is None:
-            self._tell_end(begun=False)
+        self._tell_end()
 
     def advance(self) -> None:
         """Process what is in order; end the run when all of it has ended."""
@@ -107,7 +109,7 @@ class TrackerProcess:
         if self._end is None or self._run is None or self._told:
             return
         if self._ledger.ended == self._end.loss.received:
-            self._tell_end(begun=True)
+            self._tell_end()
 
     def health(self) -> dict[str, object]:
         """Return what the progress line shows."""
@@ -130,7 +132,7 @@ class TrackerProcess:
         if not self._agreement.is_new(run):
             return
         self._run = self._track.start(run) if self._track is not None else run
-        self._results.send(encode_start(self._run))
+        self._desk.send(self._results, encode_start(self._run))
         self._desk.report("ready")
         self._tell_failures(self._early)
         self._early = []
@@ -144,7 +146,7 @@ class TrackerProcess:
         if self._run is None:
             self._early += failures
         elif failures:
-            self._results.send(encode_failed(self._run_id, failures))
+            self._desk.send(self._results, encode_failed(self._run_id, failures))
 
     def _process(self, batch: Batch | None) -> None:
         good = batch
@@ -169,22 +171,22 @@ class TrackerProcess:
         self._last_ns = now
         self._latency.add(batch)
         self._ledger.classify(len(batch))
-        self._results.send(encode_batch(self._run_id, batch))
+        self._desk.send(self._results, encode_batch(self._run_id, batch))
         if self._track is None:
             return
         phase = int(batch.arrays["phase"][-1])
         self._phase = phase, float(batch.arrays["posterior"][-1].max())
         for event in self._track.take_events():
             self._events.append(event)
-            self._results.send(encode(EventBody(run_id=self._run_id, event=event)))
+            self._desk.send(self._results, encode(EventBody(run_id=self._run_id, event=event)))
             self._desk.report("event", event=event.model_dump(mode="json"))
 
     def _rate(self) -> float:
         elapsed = self._last_ns - self._first_ns
         return self._ledger.classified / elapsed * 1e9 if elapsed > 0 else 0.0
 
-    def _tell_end(self, *, begun: bool) -> None:
-        self._told = True
+    def _tell_end(self) -> None:
+        self._told, begun = True, self._run is not None
         if self._end is None:
             raise RuntimeError("the end of the run is not known yet")
         track = self._track if begun else None
@@ -201,7 +203,7 @@ class TrackerProcess:
             rate_hz=round(self._rate(), 3),
         )
         if begun:
-            self._results.send(encode(StopBody(stop=stop)))
+            self._desk.send(self._results, encode(StopBody(stop=stop)))
         self._desk.report("tracked", stop=stop.model_dump(mode="json"), begun=begun)
 
     def _too_many(self) -> str:

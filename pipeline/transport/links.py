@@ -40,10 +40,14 @@ class Link:
     def offer(self, parts: Sequence[Part]) -> bool:
         """Send a message if that is possible without waiting; tell whether it was."""
         try:
-            self.socket.send_multipart(list(parts), flags=zmq.NOBLOCK)
+            self.socket.send_multipart(list(parts), flags=zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return False
         return True
+
+    def writable(self, timeout_ms: int) -> bool:
+        """Wait until `offer` would succeed, at most `timeout_ms`; tell whether it would."""
+        return bool(self.socket.poll(timeout_ms, zmq.POLLOUT))
 
     def receive(self) -> tuple[bytes, Message] | None:
         """Return (sender, message), sender being empty but on a router; None if it is not ours.

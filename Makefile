@@ -1,0 +1,37 @@
+# `make demo` and `make test` each work as the first command on a fresh machine with Python 3.11.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := bench calibration models pipeline plugins
+LINKS := build/links
+RUN := demo-run
+
+.PHONY: demo test lint schema clean
+
+demo: $(VENV)/installed
+	$(BIN)/python -m phasewatch.bench.demo $(RUN)
+
+test: $(VENV)/installed
+	$(BIN)/pytest -q
+
+# mypy and import-linter read a tree; the package is mapped onto our folders, so we link one.
+lint: $(VENV)/installed
+	mkdir -p $(LINKS)/phasewatch
+	for p in $(PACKAGES); do ln -sfn ../../../$$p $(LINKS)/phasewatch/$$p; done
+	$(BIN)/ruff check $(PACKAGES) tests
+	$(BIN)/ruff format --check $(PACKAGES) tests
+	PYTHONPATH=$(LINKS) $(BIN)/lint-imports --config setup.cfg --no-cache --no-logo
+	cd $(LINKS) && ../../$(BIN)/mypy --config-file ../../setup.cfg -p phasewatch
+
+schema: $(VENV)/installed
+	$(BIN)/python -m phasewatch.pipeline.messages > pipeline/schema.json
+
+# torch first and exact: a CPU-only machine then gets its CPU build, and nothing else asks for more.
+$(VENV)/installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build $(RUN) *.egg-info

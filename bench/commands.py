@@ -1,0 +1,55 @@
+"""The commands of this package."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class _Layout(StrEnum):
+    lambda2m = "lambda2m"
+    p022 = "p022"
+
+
+class _Kind(StrEnum):
+    frames = "frames"
+    patterns = "patterns"
+
+
+def simulate(
+    experiment: Annotated[str, typer.Argument(help="Which experiment, e.g. fe-ramp.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    seed: Annotated[int, typer.Option(help="Another seed is another run.")] = 0,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Frames over the whole ramp; else the experiment's own number."),
+    ] = None,
+    layout: Annotated[_Layout, typer.Option(help="Detector layout.")] = _Layout.lambda2m,
+    kind: Annotated[_Kind, typer.Option("--as", help="What to write.")] = _Kind.frames,
+    no_frames: Annotated[
+        bool, typer.Option("--no-frames", help="Write all but the data; they are simulated later.")
+    ] = False,
+    labels: Annotated[int, typer.Option(min=1, help="Number of labelled frames.")] = 12,
+) -> None:
+    """Simulate a run of an experiment and write it to a folder."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from phasewatch.bench.simulate import write_run
+    from phasewatch.bench.twin.run import open_run
+
+    run = open_run(experiment, seed=seed, frames=frames, layout=layout.value)
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(f"{experiment} seed {seed}", total=run.conditions.frames)
+        write_run(
+            run,
+            out,
+            kind=kind.value,
+            with_data=not no_frames,
+            labels=labels,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    what = "no data" if no_frames else f"{run.conditions.frames} {kind.value}"
+    typer.echo(f"{out}: {what}, {run.pressure_gpa[0]:.1f} to {run.pressure_gpa[-1]:.1f} GPa")
+    typer.echo(f"configuration: {out / 'run.toml'}; picture: {out / 'run.png'}")

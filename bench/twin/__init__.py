@@ -1,0 +1,1 @@
+"""The digital twin: crystallography, experiment, detector and counting statistics of a run."""

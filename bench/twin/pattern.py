@@ -1,0 +1,151 @@
+"""The mean diffracted intensity of a run, I(two theta), per unit of solid angle.
+
+Polarisation and solid angle are left out: they belong to the pixels (`detector`), and the
+integrator takes them away again. Symbols: theta the Bragg angle, m multiplicity, F structure
+factor, V cell volume, x fraction of atoms in the high-pressure phase.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from phasewatch.bench.twin.atoms import KEV_ANGSTROM, Floats, compton, form_factor
+from phasewatch.bench.twin.crystal import Phase, cell, reflections
+from phasewatch.bench.twin.experiment import Conditions, Experiment
+
+# Width of a line that an unstrained sample would show: beam and sample (about 20 um), one pixel
+# (55 um) and the detector's point spread, at 0.31 m.
+INSTRUMENT_FWHM_DEG = 0.03
+LORENTZ_SHARE = 0.5  # of the pseudo-Voigt
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Diffraction lines: position and width (FWHM) in degrees, intensity; all (n,)."""
+
+    two_theta_deg: Floats
+    fwhm_deg: Floats
+    intensity: Floats
+
+
+def lines(
+    phase: Phase,
+    pressure_gpa: float,
+    *,
+    wavelength_a: float,
+    two_theta_max_deg: float,
+    microstrain: float = 0.0,
+    uniaxial_strain: float = 0.0,
+) -> Lines:
+    """Return the powder lines of `phase`, for equal numbers of atoms comparable between phases.
+
+    Intensity per atom and unit of solid angle: m |F|^2 / (n V sin(theta) sin(2 theta)), n atoms in
+    the cell: 1 / sin(theta) is the Lorentz factor of a powder, 1 / sin(2 theta) spreads the cone
+    over its circumference (Warren, X-ray Diffraction (1969), section 4.3). Width: the instrument's
+    and 2 tan(theta) x microstrain, in quadrature. A sample stressed along the beam shows
+    d (1 + Q (1 - 3 sin^2 theta)): Singh et al., J. Appl. Phys. 83, 7567 (1998).
+    """
+    d_min = 0.98 * wavelength_a / (2 * np.sin(np.radians(two_theta_max_deg) / 2))
+    found = reflections(phase, pressure_gpa, d_min=d_min)
+    sin2 = (wavelength_a / (2 * found.d)) ** 2
+    d = found.d * (1 + uniaxial_strain * (1 - 3 * sin2))
+    theta = np.arcsin(wavelength_a / (2 * d))
+    volume = cell(phase, pressure_gpa).volume
+    lorentz = 1 / (np.sin(theta) * np.sin(2 * theta))
+    strain_deg = np.degrees(2 * np.tan(theta) * microstrain)
+    return Lines(
+        two_theta_deg=np.degrees(2 * theta),
+        fwhm_deg=np.hypot(INSTRUMENT_FWHM_DEG, strain_deg),
+        intensity=found.multiplicity * found.f2 / (len(phase.sites) * volume) * lorentz,
+    )
+
+
+def profile(two_theta_deg: Floats, shape: Lines) -> Floats:
+    """Return the sum of the pseudo-Voigt lines at `two_theta_deg` (n,), each of unit area per deg.
+
+    Thompson, Cox and Hastings, J. Appl. Cryst. 20, 79 (1987), with the Lorentz share fixed.
+    """
+    u = (two_theta_deg[:, None] - shape.two_theta_deg) / (shape.fwhm_deg / 2)
+    lorentz = 1 / (np.pi * (1 + u * u))
+    gauss = np.sqrt(np.log(2) / np.pi) * np.exp(-np.log(2) * u * u)
+    height = shape.intensity / (shape.fwhm_deg / 2)
+    return np.asarray((LORENTZ_SHARE * lorentz + (1 - LORENTZ_SHARE) * gauss) @ height)
+
+
+def background(two_theta_deg: Floats, *, wavelength_a: float, air_share: float) -> Floats:
+    """Return the smooth background, with mean 1 over `two_theta_deg`.
+
+    Compton scattering of the anvils' carbon and the coherent scattering of single nitrogen atoms of
+    the air, f^2, in the shares 1 - `air_share` and `air_share` in the middle of the range.
+    """
+    s = np.sin(np.radians(two_theta_deg) / 2) / wavelength_a
+    parts = compton("C", s, energy_kev=KEV_ANGSTROM / wavelength_a), form_factor("N", s) ** 2
+    middle = len(s) // 2
+    total = (1 - air_share) * parts[0] / parts[0][middle] + air_share * parts[1] / parts[1][middle]
+    return np.asarray(total / total.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Mean intensity of one run on `two_theta_deg` (n,), in counts per pixel of unit solid angle.
+
+    What does not change in a run is computed once.
+    """
+
+    experiment: Experiment
+    conditions: Conditions
+    two_theta_deg: Floats
+
+    @cached_property
+    def background(self) -> Floats:
+        """Smooth background (n,)."""
+        return self.conditions.counts_per_pixel * background(
+            self.two_theta_deg,
+            wavelength_a=self.experiment.wavelength_m * 1e10,
+            air_share=self.conditions.air_share,
+        )
+
+    @cached_property
+    def _scale(self) -> float:
+        start = self._powder(self.experiment.low, self.conditions.start_gpa)
+        top = int(np.argmax(start))
+        return float(self.conditions.peak_to_background * self.background[top] / start[top])
+
+    def phase(self, phase: Phase, pressure_gpa: float) -> Floats:
+        """Return the lines (n,) of a sample that is all `phase`."""
+        return self._scale * self._powder(phase, pressure_gpa)
+
+    def intensity(self, pressure_gpa: float, fraction: float) -> Floats:
+        """Return background and lines (n,) of the mixture of fraction `fraction`."""
+        total = self.background
+        for phase, share in ((self.experiment.low, 1 - fraction), (self.experiment.high, fraction)):
+            if share > 0:
+                total = total + share * self.phase(phase, pressure_gpa)
+        return total
+
+    def _powder(self, phase: Phase, pressure_gpa: float) -> Floats:
+        run = self.conditions
+        found = lines(
+            phase,
+            pressure_gpa,
+            wavelength_a=self.experiment.wavelength_m * 1e10,
+            two_theta_max_deg=float(self.two_theta_deg[-1]),
+            microstrain=run.microstrain + run.microstrain_per_gpa * pressure_gpa,
+            uniaxial_strain=run.uniaxial_strain * pressure_gpa / 10,
+        )
+        weights = self._textures[phase.name][: len(found.intensity)]
+        return profile(
+            self.two_theta_deg,
+            Lines(found.two_theta_deg, found.fwhm_deg, found.intensity * weights),
+        )
+
+    @cached_property
+    def _textures(self) -> dict[str, Floats]:
+        # One factor per line, by falling d, for the whole run: preferred orientation of a sample
+        # whose fibre axis is the beam changes the lines, not the evenness of the rings.
+        seed = np.random.SeedSequence(self.conditions.seed, spawn_key=(1,))
+        z = np.random.default_rng(seed).standard_normal((2, 64))
+        spread = self.conditions.texture
+        factors = np.exp(spread * z - spread**2 / 2)
+        return {self.experiment.low.name: factors[0], self.experiment.high.name: factors[1]}

@@ -1,0 +1,137 @@
+"""Azimuthal integration: frames to patterns, with a plan that is made once.
+
+``x_i`` counts of pixel i, ``D_i`` its dark, ``N_i`` = solid angle x polarisation x flat, ``c_ib``
+pyFAI's share of pixel i in bin b. The intensity of bin b is
+
+    I_b = ( sum_i c_ib x_i - sum_i c_ib D_i ) / sum_i c_ib N_i
+
+over the valid pixels, NaN where there is none. A pixel is invalid in every frame if the calibration
+masks it, and in one frame if its count is negative, not finite, or at least the saturation; it then
+leaves all three sums.
+
+The bins and the axis are those of pyFAI's sparse engines (``(split, "csr", "cython")``), for all
+splittings: the range of the axis is that of the pixels the calibration does not mask. (pyFAI's
+``histogram`` engine takes the range of all pixels instead.)
+"""
+
+import hashlib
+import json
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phasewatch.calibration.calibration import Calibration
+from phasewatch.calibration.counts import native
+from phasewatch.calibration.errors import CalibrationError
+from phasewatch.calibration.pixel_sums import PixelSums
+from phasewatch.calibration.reference import Reference
+
+Array = NDArray[Any]
+Float64 = NDArray[np.float64]
+Patterns = NDArray[np.float32]
+Unit = Literal["2th_deg", "q_nm^-1", "q_A^-1"]
+Split = Literal["no", "bbox", "full"]
+Engine = Literal["auto", "numba", "pyfai"]
+
+UNITS = ("2th_deg", "q_nm^-1", "q_A^-1")
+SPLITS = ("no", "bbox", "full")
+ENGINES = ("auto", "numba", "pyfai")
+
+
+class Integrator:
+    """Makes patterns (n, n_bins) float32 of frames (n, height, width) of any real type.
+
+    Parameters
+    ----------
+    calibration
+        With a known shape.
+    n_bins
+        Number of bins of the axis.
+    unit
+        ``2th_deg``, ``q_nm^-1`` or ``q_A^-1``.
+    split
+        How a pixel is shared between bins: ``no``, ``bbox`` or ``full``, as in pyFAI.
+    range
+        Limits of the axis in `unit`; by default those of the valid pixels.
+    engine
+        ``numba``: sums of raw counts in pixel order, exact for integer counts, for ``split="no"``;
+        ``pyfai``: `pyFAI`'s ``integrate1d``, frame by frame, for any; ``auto``: the first where it
+        can, else the second.
+
+    Attributes
+    ----------
+    axis
+        (n_bins,) float64, bin centres in `unit`.
+    valid
+        (n_bins,) bool, the bins that have pixels.
+    unit, digest
+        The unit, and sha256 (hex) of calibration and options.
+
+    Raises
+    ------
+    CalibrationError
+        An option is out of range or the axis cannot be made.
+    """
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        *,
+        n_bins: int,
+        unit: Unit = "2th_deg",
+        split: Split = "no",
+        range: tuple[float, float] | None = None,
+        engine: Engine = "auto",
+    ) -> None:
+        for field, value, known in (
+            ("unit", unit, UNITS),
+            ("split", split, SPLITS),
+            ("engine", engine, ENGINES),
+        ):
+            if value not in known:
+                raise CalibrationError(f"{field}: {value!r} is unknown; known: {', '.join(known)}")
+        if engine == "numba" and split != "no":
+            raise CalibrationError(f'engine: "numba" is for split = "no", not {split!r}')
+        if not n_bins >= 1 or n_bins != int(n_bins):
+            raise CalibrationError(f"n_bins: a whole number of at least 1 is needed, not {n_bins}")
+        if range is not None and not (
+            len(range) == 2 and -math.inf < range[0] < range[1] < math.inf
+        ):
+            raise CalibrationError(f"range: (low, high) in {unit} is expected, not {range}")
+        self.calibration = calibration
+        self.unit = unit
+        limits = None if range is None else (float(range[0]), float(range[1]))
+        reference = Reference(calibration, int(n_bins), unit, split, limits)
+        self.shape = reference.shape
+        self.axis = reference.axis
+        self.valid = reference.valid
+        numba = engine == "numba" or (engine == "auto" and split == "no")
+        self._integrate = PixelSums(reference) if numba else reference
+        options = [int(n_bins), unit, split, limits, "numba" if numba else "pyfai"]
+        text = json.dumps([calibration.digest, *options])
+        self.digest = hashlib.sha256(text.encode()).hexdigest()
+
+    def __call__(self, frames: Array) -> Patterns:
+        """Return the patterns (n, n_bins) of `frames` (n, height, width).
+
+        Raises
+        ------
+        CalibrationError
+            The frames have another shape, are not real numbers, or one has no valid pixel.
+        """
+        frames = np.asarray(frames)
+        if frames.ndim != 3 or frames.shape[1:] != self.shape:
+            raise CalibrationError(
+                f"frame: shape {frames.shape}, but (n, {self.shape[0]}, {self.shape[1]}) is needed"
+            )
+        if frames.dtype.kind not in "buif":
+            raise CalibrationError(f"frame: real numbers are expected, not {frames.dtype}")
+        patterns = np.empty((len(frames), len(self.axis)), np.float32)
+        for frame, pattern in zip(frames, patterns, strict=True):
+            intensity = self._integrate(native(frame))
+            if intensity is None:
+                raise CalibrationError("frame: all pixels invalid (negative, saturated or NaN)")
+            pattern[:] = intensity
+        return patterns

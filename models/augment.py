@@ -1,0 +1,75 @@
+"""Replicas of labelled patterns: what else the same phase could have looked like.
+
+A replica of a pattern y(u), u from 0 to 1 along its axis, is
+
+    y(u + a + b (u - 1/2)) exp(w(u)) + s e
+
+a, b: a shift and a stretch of the axis (strain, thermal expansion, a sample out of place);
+w: a smooth warp of magnitude (texture, background, absorption); e: white noise of unit variance;
+s: the pattern's own noise times a factor. a, b, log of that factor and the coefficients of w are
+drawn per replica. Scale is left out: networks begin by normalising it away.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Strength of each part.
+
+    Attributes
+    ----------
+    shift, stretch
+        Standard deviations of a and b, as fractions of the axis' length.
+    warp
+        Standard deviation of w.
+    knots
+        Number of cosines in w: cos(pi k u), k = 0 .. knots - 1.
+    noise
+        The factor on the pattern's own noise is log-uniform from 1/4 of this to this.
+    """
+
+    shift: float = 1e-3
+    stretch: float = 4e-3
+    warp: float = 0.3
+    knots: int = 6
+    noise: float = 2.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the strengths by name, for the card."""
+        return asdict(self)
+
+
+def replicate(patterns: Float32, rng: np.random.Generator, how: Augmentation) -> Float32:
+    """Return one replica of each of `patterns` (n, n_points) float32, free of empty bins."""
+    n, n_points = patterns.shape
+    index = np.arange(n_points)
+    u = np.linspace(0, 1, n_points)
+    strength = rng.random((n, 1))
+    a, b = (strength * rng.normal(0, (how.shift, how.stretch), (n, 2))).T
+    warp = np.cos(np.pi * np.arange(how.knots)[:, None] * u)
+    coefficients = strength * rng.normal(0, how.warp / np.sqrt(how.knots), (n, how.knots))
+    factor = how.noise * 4 ** -rng.random(n)
+    noise = rng.standard_normal((n, n_points), np.float32)
+    out = np.empty((n, n_points), np.float32)
+    for i, y in enumerate(patterns):
+        moved = index + (n_points - 1) * (a[i] + b[i] * (u - 0.5))
+        out[i] = np.interp(moved, index, y) * np.exp(coefficients[i] @ warp)
+        out[i] += factor[i] * noise_level(y) * noise[i]
+    return out
+
+
+def noise_level(pattern: Float32) -> float:
+    """Return the standard deviation of the noise of `pattern` (n_points,).
+
+    From its second differences d: ``median |d| / (0.6745 sqrt 6)``, of which peaks, being narrow
+    and few, change little.
+    """
+    d = np.diff(pattern.astype(np.float64), n=2)
+    return float(np.median(np.abs(d)) / (0.6745 * np.sqrt(6)))

@@ -1,0 +1,125 @@
+"""Patterns to probabilities and novelty, the same bits for a pattern whatever batch it is in.
+
+A matrix product rounds differently for different numbers of rows, and so would a probability. The
+network therefore always sees a tile of the same shape: on a CPU one pattern on one thread, on CUDA
+`CUDA_TILE` patterns, the last tile filled up with zeros. On a CPU core the CNN loses nothing by
+this at 4023 points (0.57 ms per pattern in tiles of 1, 0.61 in tiles of 16); the FCNN, a product of
+1.2 million weights with a vector instead of a matrix, does (0.28 ms against 0.035).
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from phasewatch.models.card import Card, check
+from phasewatch.models.errors import ModelError
+from phasewatch.models.gaps import bridge
+from phasewatch.models.novelty import Novelty
+from phasewatch.models.regrid import regrid
+from phasewatch.models.store import load
+from phasewatch.models.threads import one_thread
+
+__all__ = ["Predictions", "Predictor", "check", "probabilities", "regrid"]
+
+CUDA_TILE = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """What a model says of n patterns.
+
+    Attributes
+    ----------
+    probability
+        (n, n_classes) float32, in the order of the card's classes.
+    novelty
+        (n,) float32: 0 is the middle of the training range, 1 its edge, more is outside.
+    """
+
+    probability: NDArray[np.float32]
+    novelty: NDArray[np.float32]
+
+
+class Predictor:
+    """A trained network, ready to be called on patterns.
+
+    Parameters
+    ----------
+    net, card, novelty
+        As `phasewatch.models.store.load` returns them.
+    device
+        ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``: CUDA where there is one.
+    """
+
+    def __init__(
+        self, net: nn.Module, card: Card, novelty: Novelty, *, device: str = "auto"
+    ) -> None:
+        if card.context:
+            raise ModelError(f"context: {card.context}: this predictor takes single patterns only")
+        self.card = card
+        self.device = _device(device)
+        self._net = net.to(self.device).eval()
+        self._novelty = novelty
+        self._tile = 1 if self.device.type == "cpu" else CUDA_TILE
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "auto") -> "Predictor":
+        """Read the model in `folder`."""
+        return cls(*load(folder), device=device)
+
+    def __call__(self, patterns: NDArray[np.float32]) -> Predictions:
+        """Classify `patterns` (n, n_points); empty (NaN) bins are bridged.
+
+        Raises
+        ------
+        ModelError
+            Wrong shape, a pattern that cannot be used (`phasewatch.models.gaps.fault`), or one on
+            which the network overflows.
+        """
+        patterns = np.asarray(patterns)
+        if patterns.ndim != 2 or patterns.shape[1] != self.card.axis.n:
+            raise ModelError(f"patterns: shape {patterns.shape}, not (n, {self.card.axis.n})")
+        whole = bridge(patterns)
+        # Torch and numpy allocate the tile alike for every pattern, so that kernels which look at
+        # the alignment of their input take the same path for all.
+        tile = torch.zeros((self._tile, self.card.axis.n), dtype=torch.float32)
+        probability = np.empty((len(whole), len(self.card.classes)), np.float32)
+        with one_thread(), torch.inference_mode():
+            for first in range(0, len(whole), self._tile):
+                part = whole[first : first + self._tile]
+                tile[: len(part)] = torch.from_numpy(part)
+                tile[len(part) :] = 0
+                logits = self._net(tile.to(self.device)).double() / self.card.temperature
+                probability[first : first + len(part)] = probabilities(logits)[: len(part)]
+        if bad := np.flatnonzero(~np.isfinite(probability).all(axis=1)).tolist():
+            raise ModelError(f"pattern {bad[0]}: the network gives no finite value for it")
+        return Predictions(probability, self._novelty(whole))
+
+
+def probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
+    """Turn logits (n, 1) or (n, n_classes) into probabilities (n, n_classes) float32.
+
+    One logit z is that of the second of two classes: ``p = (sigmoid(-z), sigmoid(z))``; several
+    give their softmax.
+    """
+    if logits.shape[1] == 1:
+        p = torch.cat([torch.sigmoid(-logits), torch.sigmoid(logits)], dim=1)
+    else:
+        p = torch.softmax(logits, dim=1)
+    result: NDArray[np.float32] = p.float().cpu().numpy()
+    return result
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ModelError(f"device {name!r} is not known: auto, cpu, cuda or cuda:N")
+    if name != "cpu" and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise ModelError(f"device {name!r} is not there: {torch.cuda.device_count()} CUDA devices")
+    return torch.device(name)

@@ -1,0 +1,80 @@
+"""The names of the architectures, and how to make one.
+
+An architecture is one module with a function
+``build(*, n_points, n_classes, **options) -> torch.nn.Module`` that maps patterns
+(n, n_points) float32 to logits (n, 1) for two classes or (n, n_classes) for more, and one line
+below. Its module, and with it torch, is imported when the first network is made.
+"""
+
+from importlib import import_module
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any
+
+from phasewatch.models.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_modules: dict[str, str] = {}
+
+
+def register(name: str, module: str) -> None:
+    """Offer the function ``build`` of `module` as architecture `name`.
+
+    Raises
+    ------
+    ModelError
+        The name is taken.
+    """
+    if name in _modules:
+        raise ModelError(f"model {name!r} is registered twice: {_modules[name]} and {module}")
+    _modules[name] = module
+
+
+register("cnn", "phasewatch.models.networks.cnn")
+register("fcnn", "phasewatch.models.networks.fcnn")
+
+
+def names() -> tuple[str, ...]:
+    """Return the architectures' names, sorted."""
+    return tuple(sorted(_modules))
+
+
+def create(name: str, *, n_points: int, n_classes: int, **options: Any) -> "nn.Module":
+    """Make a network with fresh weights, drawn from torch's global generator.
+
+    Parameters
+    ----------
+    name
+        One of `names`.
+    n_points
+        Points of a pattern.
+    n_classes
+        At least 2; 2 means one sigmoid output.
+    **options
+        The architecture's own.
+
+    Raises
+    ------
+    ModelError
+        Unknown name or option, fewer than two classes, or too few points for the architecture.
+    """
+    if name not in _modules:
+        raise ModelError(f"model {name!r} is not known; there are: {', '.join(names())}")
+    if n_classes < 2:
+        raise ModelError(f"n_classes is {n_classes}: a classifier needs at least 2")
+    build = import_module(_modules[name]).build
+    known = [
+        p.name for p in signature(build).parameters.values() if p.kind == Parameter.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in known:
+            own = ", ".join(k for k in known if k not in {"n_points", "n_classes"}) or "none"
+            raise ModelError(f"model {name!r} has no option {option!r}; it has: {own}")
+    net: nn.Module = build(n_points=n_points, n_classes=n_classes, **options)
+    return net
+
+
+def n_outputs(n_classes: int) -> int:
+    """Return the number of logits for `n_classes`: one for two classes, else one per class."""
+    return 1 if n_classes == 2 else n_classes

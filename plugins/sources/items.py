@@ -1,0 +1,39 @@
+"""What the file sources have in common: how an item is wrapped, how an error becomes one line."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phasewatch.pipeline.batch import Batch
+
+BLOCK = 16  # patterns per batch
+READ_ERRORS = (OSError, RuntimeError, KeyError)  # what h5py raises for a damaged file
+
+
+def frame_batch(seq: int, number: int, frame: NDArray[Any]) -> Batch:
+    """Return a batch of the one `frame` (height, width), in native byte order."""
+    return Batch(
+        seq=np.array([seq], np.int64),
+        ids=np.array([number], np.int64),
+        arrays={"frame": native(frame)[None]},
+    )
+
+
+def pattern_batch(seq: int, ids: NDArray[Any], intensity: NDArray[Any]) -> Batch:
+    """Return a batch of patterns `intensity` (n, n_bins), as float32; the first has `seq`."""
+    return Batch(
+        seq=np.arange(seq, seq + len(ids), dtype=np.int64),
+        ids=np.asarray(ids, np.int64),
+        arrays={"intensity": np.ascontiguousarray(intensity, np.float32)},
+    )
+
+
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """Return `array` in native byte order and C layout, copied only where it must be."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of `error` on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,188 @@
+"""The NeXus part files of a LAMBDA detector: their names, and what one of them holds.
+
+A run is the files ``RUN_mM_partPPPPP.nxs`` (or ``RUN_mM.nxs`` where it was not split) of one
+folder: M the module, counted from 1, P the part, counted from 0 (-1 here where not split). Each
+holds under ``/entry/instrument/detector`` the frames of one module, ``data`` (n, height, width),
+and their numbers, ``sequence_number`` (n,), which run on across the parts.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers the compression filters)
+import numpy as np
+from numpy.typing import NDArray
+
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.plugins.sources.items import READ_ERRORS, one_line
+
+DETECTOR = "entry/instrument/detector"
+_NAME = re.compile(r"(?P<run>.+)_m(?P<module>\d+)(?P<part>_part\d+)?\.nxs")
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of one run by (module, part); every pair has a path, whether the file is there.
+
+    Attributes
+    ----------
+    modules, parts
+        Numbers as in the names, ascending; a module between two others is one of the run's.
+    """
+
+    name: str
+    paths: Mapping[tuple[int, int], Path]
+    modules: tuple[int, ...]
+    parts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """One readable part of one module.
+
+    Attributes
+    ----------
+    numbers
+        (n,) int64, ``sequence_number``.
+    rows
+        Frames that ``data`` holds; fewer than n while the file is being written.
+    translation
+        (x, y) of the module in pixels.
+    saturation
+        ``saturation_value``, None where there is none.
+    planned
+        ``collection/frame_numbers``: frames of the whole run, 0 where it was not filled in.
+    """
+
+    path: Path
+    numbers: NDArray[np.int64]
+    rows: int
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    translation: tuple[float, float]
+    saturation: float | None
+    planned: int
+
+
+def find_run(target: str) -> RunFiles:
+    """Return the files of the one run that `target` names.
+
+    Parameters
+    ----------
+    target
+        A folder that holds one run, any file of the run, or its folder and prefix (``/data/RUN``).
+
+    Raises
+    ------
+    PipelineError
+        There is no such run, or the folder holds several.
+    """
+    path = Path(target)
+    folder, wanted = (path, None) if path.is_dir() else (path.parent, path.name)
+    if wanted is not None and path.exists():
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            raise PipelineError(f"{path}: not named as a LAMBDA file, RUN_m1_part00000.nxs")
+        wanted = match["run"]
+    runs: dict[str, list[re.Match[str]]] = {}
+    for name in sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []:
+        if (match := _NAME.fullmatch(name)) and wanted in (None, match["run"]):
+            runs.setdefault(match["run"], []).append(match)
+    if not runs:
+        raise PipelineError(f"{path}: no file named {wanted or 'RUN'}_m1_part00000.nxs or alike")
+    if len(runs) > 1:
+        raise PipelineError(
+            f"{path} holds {len(runs)} runs; name one: {', '.join(str(path / r) for r in runs)}"
+        )
+    [(run, matches)] = runs.items()
+    present = {int(m["module"]) for m in matches}
+    modules = tuple(range(min(present), max(present) + 1))
+    suffixes = {_part(m): m["part"] or "" for m in matches}
+    paths = {(m, p): folder / f"{run}_m{m}{s}.nxs" for m in modules for p, s in suffixes.items()}
+    return RunFiles(run, paths, modules, tuple(sorted(suffixes)))
+
+
+def read_part(path: Path) -> PartFile:
+    """Read what `path` says of itself, without its frames.
+
+    Raises
+    ------
+    PipelineError
+        It is not there, cannot be opened (truncated, still being written), or lacks a field.
+    """
+    if not path.exists():
+        raise PipelineError(f"file {path} not found")
+    if path.stat().st_size == 0:
+        raise PipelineError(f"file {path} is empty: still being written?")
+    try:
+        with h5py.File(path, "r") as file:
+            data = _field(file, path, "data", 3)
+            numbers = _field(file, path, "sequence_number", 1)
+            translation = _field(file, path, "translation/distance", 1)
+            if data.dtype.kind not in "iu" or numbers.dtype.kind not in "iu":
+                raise PipelineError(f"file {path}: data and sequence_number must be integers")
+            if translation.size < 2 or not np.all(np.isfinite(translation[:2])):
+                raise PipelineError(f"file {path}: translation/distance is not (x, y, z) pixels")
+            x, y = (float(v) for v in translation[:2])
+            return PartFile(
+                path=path,
+                numbers=numbers[:].astype(np.int64),
+                rows=int(data.shape[0]),
+                shape=(int(data.shape[1]), int(data.shape[2])),
+                dtype=data.dtype,
+                translation=(x, y),
+                saturation=_positive(file, "saturation_value") or None,
+                planned=int(_positive(file, "collection/frame_numbers")),
+            )
+    except READ_ERRORS as error:
+        raise PipelineError(
+            f"file {path} cannot be read: truncated or still being written ({one_line(error)})"
+        ) from None
+
+
+def read_pixel_mask(part: PartFile) -> NDArray[np.uint32]:
+    """Return the NeXus pixel mask (height, width) of the module; zeros where there is none.
+
+    Raises
+    ------
+    PipelineError
+        It cannot be read, or is not one word of bits per pixel.
+    """
+    name = f"{DETECTOR}/pixel_mask"
+    try:
+        with h5py.File(part.path, "r") as file:
+            if name not in file:
+                return np.zeros(part.shape, np.uint32)
+            mask: NDArray[Any] = np.asarray(file[name])
+    except READ_ERRORS as error:
+        raise PipelineError(
+            f"file {part.path}: pixel_mask cannot be read ({one_line(error)})"
+        ) from None
+    if mask.size != part.shape[0] * part.shape[1] or mask.dtype.kind not in "iu":
+        raise PipelineError(
+            f"file {part.path}: pixel_mask is {mask.dtype} {mask.shape}, not bits {part.shape}"
+        )
+    return mask.reshape(part.shape).astype(np.uint32)
+
+
+def _part(match: re.Match[str]) -> int:
+    return int((match["part"] or "_part-1").removeprefix("_part"))
+
+
+def _field(file: h5py.File, path: Path, name: str, ndim: int) -> h5py.Dataset:
+    item = file.get(f"{DETECTOR}/{name}")
+    if not isinstance(item, h5py.Dataset) or item.ndim != ndim:
+        raise PipelineError(f"file {path}: no {DETECTOR}/{name} with {ndim} axes")
+    return item
+
+
+def _positive(file: h5py.File, name: str) -> float:
+    item = file.get(f"{DETECTOR}/{name}")
+    if not isinstance(item, h5py.Dataset) or item.size != 1 or item.dtype.kind not in "iuf":
+        return 0.0
+    value = float(np.asarray(item[()]).reshape(-1)[0])
+    return value if 0 < value < np.inf else 0.0

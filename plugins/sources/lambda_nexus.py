@@ -1,0 +1,202 @@
+"""``lambda-nexus:PATH``: the archived frames of a LAMBDA detector, assembled from its modules.
+
+Modules are matched by ``sequence_number``, never by position, because a module may have lost a
+frame or a whole part. A frame of which any module is missing is a `Failure` that says which and in
+which file; it is never filled with zeros. The numbers of all files are read at the start, the
+frames one at a time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from phasewatch.calibration.errors import CalibrationError
+from phasewatch.calibration.lambda_modules import ModuleLayout
+from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.documents import ItemSpec, RunStart
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.plugins.sources.items import READ_ERRORS, frame_batch, native, one_line
+from phasewatch.plugins.sources.lambda_files import (
+    DETECTOR,
+    PartFile,
+    RunFiles,
+    find_run,
+    read_part,
+    read_pixel_mask,
+)
+
+ABSENT, TWICE = -1, -2
+
+_log = structlog.get_logger(__name__)
+
+
+def open_source(target: str) -> "LambdaNexus":
+    """Open the run that `target` names: its folder, one of its files, or folder and prefix."""
+    return LambdaNexus(target)
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where each frame of each module is.
+
+    Attributes
+    ----------
+    numbers
+        (n,) int64, every sequence number that any module has, ascending.
+    part, row
+        (n, n_modules) int32: number of the part and row in it; `row` is ABSENT or TWICE where the
+        module has no such frame, or more than one.
+    """
+
+    numbers: NDArray[np.int64]
+    part: NDArray[np.int32]
+    row: NDArray[np.int32]
+
+
+def index_frames(parts: dict[tuple[int, int], PartFile], modules: tuple[int, ...]) -> Index:
+    """Match the frames of `modules` by their sequence numbers."""
+    numbers = np.unique(np.concatenate([p.numbers for p in parts.values()]))
+    part = np.full((len(numbers), len(modules)), ABSENT, np.int32)
+    row = np.full((len(numbers), len(modules)), ABSENT, np.int32)
+    for column, module in enumerate(modules):
+        seen = np.zeros(len(numbers), np.int64)
+        for (owner, number), file in parts.items():
+            if owner != module:
+                continue
+            at = np.searchsorted(numbers, file.numbers)
+            part[at, column], row[at, column] = number, np.arange(len(at))
+            seen += np.bincount(at, minlength=len(numbers))
+        row[seen > 1, column] = TWICE
+    return Index(numbers, part, row)
+
+
+class LambdaNexus:
+    """Source of the assembled frames of one archived run."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._open: dict[int, tuple[int, h5py.File]] = {}  # module -> its open part
+        self._problems: dict[tuple[int, int], str] = {}
+
+    def start(self) -> RunStart:
+        """Read what all files of the run say of themselves."""
+        self._files = find_run(self._target)
+        self._parts = self._read_parts(self._files)
+        modules = self._files.modules
+        first = {m: f for (m, _), f in reversed(self._parts.items())}
+        for module in modules:
+            if module not in first:
+                raise PipelineError(
+                    f"module {module}: {self._problems[module, self._files.parts[0]]}"
+                )
+        self._index = index_frames(self._parts, modules)
+        heads = [first[m] for m in modules]
+        try:
+            self._layout = ModuleLayout.from_translations(
+                [h.translation for h in heads], [h.shape for h in heads]
+            )
+            mask = self._layout.assemble_mask([read_pixel_mask(h) for h in heads])
+        except CalibrationError as error:
+            raise PipelineError(f"{heads[0].path}: {error}") from None
+        dtype = np.result_type(np.int8, *(h.dtype.newbyteorder("=") for h in heads))
+        saturation = min((h.saturation for h in heads if h.saturation), default=None)
+        return RunStart(
+            run_id=self._files.name[:128],
+            source=f"lambda-nexus:{self._target}",
+            items={"frame": ItemSpec.of(self._layout.canvas_shape, dtype)},
+            saturation=saturation,
+            expected=max([len(self._index.numbers), *(h.planned for h in heads)]),
+            constants={"mask": mask},
+        )
+
+    def __iter__(self) -> Iterator[Batch | Failure | None]:
+        """Yield each frame in the order of the sequence numbers."""
+        for seq, number in enumerate(self._index.numbers.tolist()):
+            try:
+                modules = [self._read(seq, c) for c in range(len(self._files.modules))]
+            except PipelineError as error:
+                yield Failure(seq, number, "source", f"frame {number}: {error}")
+            else:
+                yield frame_batch(seq, number, self._layout.assemble(modules))
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        for _, file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def _read_parts(self, files: RunFiles) -> dict[tuple[int, int], PartFile]:
+        parts: dict[tuple[int, int], PartFile] = {}
+        first: dict[int, PartFile] = {}
+        for key, path in sorted(files.paths.items()):
+            try:
+                part = read_part(path)
+                _check_alike(part, first.get(key[0], part))
+                parts[key] = part
+                first.setdefault(key[0], part)
+                if part.rows < len(part.numbers):
+                    _log.warning(_short(part))
+            except PipelineError as error:
+                self._problems[key] = str(error)
+                _log.warning(f"module {key[0]} missing: {error}")
+        return parts
+
+    def _read(self, frame: int, column: int) -> NDArray[Any]:
+        module = self._files.modules[column]
+        part, row = int(self._index.part[frame, column]), int(self._index.row[frame, column])
+        if row == TWICE:
+            raise PipelineError(f"module {module} has this sequence_number more than once")
+        if row == ABSENT:
+            raise PipelineError(f"module {module} missing: {self._why_absent(frame, module)}")
+        file = self._parts[module, part]
+        if row >= file.rows:
+            raise PipelineError(f"module {module} missing: {_short(file)}")
+        try:
+            data: NDArray[Any] = native(self._dataset(module, part)[row])
+        except READ_ERRORS as error:
+            raise PipelineError(
+                f"module {module}: file {file.path}: data[{row}] cannot be read ({one_line(error)})"
+            ) from None
+        return data
+
+    def _why_absent(self, frame: int, module: int) -> str:
+        """Return why: the parts in which the other modules hold the frame are the likely ones."""
+        likely = sorted({int(p) for p in self._index.part[frame] if p != ABSENT})
+        for part in likely:
+            if problem := self._problems.get((module, part)):
+                return problem
+        return (
+            f"no such sequence_number in {self._files.paths[module, likely[0]]} or its other parts"
+        )
+
+    def _dataset(self, module: int, part: int) -> h5py.Dataset:
+        held, file = self._open.get(module, (None, None))
+        if held != part or file is None:
+            if file is not None:
+                file.close()
+                del self._open[module]
+            file = h5py.File(self._parts[module, part].path, "r")
+            self._open[module] = part, file
+        return file[f"{DETECTOR}/data"]
+
+
+def _short(part: PartFile) -> str:
+    return f"file {part.path} holds {part.rows} of {len(part.numbers)} frames: still being written?"
+
+
+def _check_alike(part: PartFile, first: PartFile | None) -> None:
+    """Refuse a part that does not fit the first part of its module."""
+    if first is None:
+        return
+    for name in ("shape", "dtype", "translation"):
+        if getattr(part, name) != getattr(first, name):
+            raise PipelineError(
+                f"file {part.path}: {name} is {getattr(part, name)}, "
+                f"in {first.path.name} it is {getattr(first, name)}"
+            )

@@ -1,0 +1,74 @@
+"""What is taken from a peer: a usable ``start``, and batches of just what it announced.
+
+Decoding has shown by now that a message is one of ours; here it is compared with the run.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from phasewatch.pipeline.batch import Batch
+from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.messages import DTYPES, MessageError
+
+MAX_ITEMS = 4096  # in one message
+NDIM = {"frame": 2, "intensity": 1}
+CONSTANT = {"frame": ("mask", np.dtype(np.bool_)), "intensity": ("axis", np.dtype(np.float64))}
+NUMBERS = DTYPES - {"|b1"}
+
+
+def announced(batch: Batch, run: RunStart) -> Batch:
+    """Return `batch` with the arrays that `run` announced, and nothing else.
+
+    Raises
+    ------
+    MessageError
+        An array is missing, or of another dtype or shape than was announced.
+    """
+    if len(batch) > MAX_ITEMS:
+        raise MessageError(f"{len(batch)} items in one batch; at most {MAX_ITEMS}")
+    arrays = {}
+    for name, spec in run.items.items():
+        array = batch.arrays.get(name)
+        if array is None:
+            raise MessageError(f"a batch without {name!r}")
+        if array.shape[1:] != spec.shape or array.dtype != np.dtype(spec.dtype):
+            raise MessageError(
+                f"{name}: {array.dtype} {array.shape[1:]} came, "
+                f"{np.dtype(spec.dtype)} {spec.shape} was announced"
+            )
+        arrays[name] = np.require(array, requirements="A")  # a part may begin at any byte
+    return replace(batch, arrays=arrays, stamps={})  # the clock of another host
+
+
+def usable_start(run: RunStart, address: str) -> RunStart:
+    """Return `run` with the frames or patterns it announces, and nothing else.
+
+    Raises
+    ------
+    MessageError
+        It announces neither, or its axis or mask cannot be theirs.
+    """
+    name = "frame" if "frame" in run.items else "intensity"
+    key, dtype = CONSTANT[name]
+    spec, constant = run.items.get(name), run.constants.get(key)
+    if spec is None or len(spec.shape) != NDIM[name] or 0 in spec.shape:
+        raise MessageError(f"start of {run.run_id}: neither frames nor patterns: {run.items}")
+    if spec.dtype not in NUMBERS:
+        raise MessageError(f"start of {run.run_id}: {name} of dtype {spec.dtype!r}")
+    if name == "intensity" and (constant is None or run.unit is None):
+        raise MessageError(f"start of {run.run_id}: patterns without axis or unit")
+    if constant is not None:
+        if (constant.shape, constant.dtype) != (spec.shape, dtype):
+            raise MessageError(
+                f"start of {run.run_id}: {key} is {constant.dtype} {constant.shape}, "
+                f"not {dtype} {spec.shape}"
+            )
+        if key == "axis" and not (np.isfinite(constant).all() and (np.diff(constant) > 0).all()):
+            raise MessageError(f"start of {run.run_id}: the axis is not finite and increasing")
+    return run.evolve(
+        source=f"zmq:{address} of {run.source}"[:4096],
+        items={name: spec},
+        classes=(),
+        constants={} if constant is None else {key: np.array(constant)},
+    )

@@ -1,0 +1,211 @@
+"""``zmq:tcp://HOST:PORT``: a run that a peer sends in our own protocol, by PUSH or PUB.
+
+Every message is hostile until it has been decoded and compared with the ``start`` of the run. One
+that is not good is counted, and logged once per kind; where it says which items it was to bring,
+they are Failures. Frames and patterns are taken, of exactly the run whose ``start`` came first, and
+numbered anew in the order in which they come: who subscribes in mid-run waits for the next
+``start`` (the sink ``zmq`` repeats it) and has the items from there on. The run ends with its
+``stop``, or when nothing came for `idle_timeout_s`.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import structlog
+
+from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.messages import (
+    BatchBody,
+    DroppedBody,
+    EventBody,
+    FailedBody,
+    Message,
+    MessageError,
+    StartBody,
+    StopBody,
+)
+from phasewatch.pipeline.transport.links import Transport, check_bind
+from phasewatch.plugins.sources.trust import MAX_ITEMS, announced, usable_start
+
+POLL_MS = 100
+HIGH_WATER = 16  # messages; 16 frames of 5.7 MB are 91 MB
+INT64 = np.iinfo(np.int64)
+
+_log = structlog.get_logger(__name__)
+
+
+def open_source(
+    target: str, *, socket: str = "pull", bind: bool = False, idle_timeout_s: float | None = None
+) -> "ZmqSource":
+    """Take a run from the peer at `target`.
+
+    Parameters
+    ----------
+    target
+        ``tcp://HOST:PORT`` or ``ipc://PATH``.
+    socket
+        ``pull`` (every item comes once, the peer waits) or ``sub`` (a copy; the slow lose items).
+    bind
+        Bind instead of connecting; loopback and ipc only.
+    idle_timeout_s
+        End the run when nothing came for so long; None waits for ``stop``.
+    """
+    if socket not in ("pull", "sub"):
+        raise PipelineError(f"[source] zmq: socket {socket!r} is neither 'pull' nor 'sub'")
+    if idle_timeout_s is not None and not idle_timeout_s > 0:
+        raise PipelineError(f"[source] zmq: idle_timeout_s is {idle_timeout_s}, not positive")
+    if bind:
+        check_bind(target)
+    return ZmqSource(target, "pull" if socket == "pull" else "sub", bind, idle_timeout_s)
+
+
+class ZmqSource:
+    """Source of the items of one run from a socket.
+
+    Attributes
+    ----------
+    address
+        Where it is bound or connected; once started, with the port that was free.
+    refused
+        Number of messages not taken, by kind.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        kind: Literal["pull", "sub"],
+        bind: bool,
+        idle_timeout_s: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.address = address
+        self.refused: Counter[str] = Counter()
+        self._kind = kind
+        self._bind = bind
+        self._idle_timeout_s = idle_timeout_s
+        self._clock = clock
+        self._transport: Transport | None = None
+        self._timed: bool | None = None
+
+    def connect(self) -> None:
+        """Open the socket, if it is not open; `start` does it too."""
+        if self._transport is None:
+            self._transport = Transport()
+            self._link = self._transport.link(
+                self._kind, self.address, bind=self._bind, hwm=HIGH_WATER
+            )
+            self.address = self._link.address
+
+    def start(self) -> RunStart:
+        """Wait for the ``start`` of a run."""
+        try:
+            self.connect()
+            for message in self._messages():
+                if message is None:
+                    continue
+                try:
+                    self._run = usable_start(message.run(), self.address)
+                    return self._run
+                except MessageError as error:
+                    self._refuse("no start", str(error))
+            raise PipelineError(
+                f"zmq:{self.address}: no start of a run in {self._idle_timeout_s} s"
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[Batch | Failure | None]:
+        """Yield what comes, numbered from 0, until the run ends."""
+        seq = 0
+        for message in self._messages():
+            if message is None:
+                yield None
+                continue
+            if isinstance(message.body, StopBody) and message.body.stop.run_id == self._run.run_id:
+                break
+            items = self._take(message)
+            for item in items:
+                if isinstance(item, Batch):
+                    yield replace(item, seq=np.arange(seq, seq + len(item), dtype=np.int64))
+                    seq += len(item)
+                else:
+                    yield replace(item, seq=seq)
+                    seq += 1
+            if not items:
+                yield None
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket and say what was refused."""
+        if self._transport is not None:
+            transport, self._transport = self._transport, None
+            transport.close()
+            if self.refused:
+                _log.warning("messages refused", address=self.address, **self.refused)
+
+    def _messages(self) -> Iterator[Message | None]:
+        """Yield messages, None where there was none or none of ours; end when idle."""
+        last = self._clock()
+        while self._transport is not None:
+            if not self._transport.poll([self._link], POLL_MS):
+                if self._idle_timeout_s is not None and self._clock() - last > self._idle_timeout_s:
+                    _log.warning("idle: the run is over", address=self.address)
+                    return
+                yield None
+                continue
+            received = self._link.receive()  # logs and counts what is no message
+            last = self._clock()
+            yield received[1] if received else None
+
+    def _take(self, message: Message) -> list[Batch | Failure]:
+        """Return the items of `message`; their `seq` are still the peer's."""
+        body = message.body
+        if isinstance(body, StartBody) and body.run.run_id == self._run.run_id:
+            return []  # repeated for those who came late
+        if not isinstance(body, BatchBody | FailedBody | DroppedBody | EventBody):
+            self._refuse(f"unexpected {body.type}", "")
+            return []
+        if body.run_id != self._run.run_id:
+            self._refuse("another run", body.run_id)
+            return []
+        if isinstance(body, FailedBody):
+            return self._failed([(i, f"{stage}: {error}") for _, i, stage, error in body.items])
+        if isinstance(body, DroppedBody):
+            return self._failed([(i, f"dropped: {body.reason}") for _, i in body.items])
+        if isinstance(body, EventBody):
+            return []
+        try:
+            batch = self._checked(message.batch())
+            return [batch] if len(batch) else []
+        except PipelineError as error:
+            self._refuse("bad batch", str(error))
+            ids = message.arrays.get("ids", np.empty(0))
+            if ids.dtype != np.int64 or ids.ndim != 1 or len(ids) > MAX_ITEMS:
+                return []
+            return self._failed([(i, str(error)) for i in ids.tolist()])
+
+    def _failed(self, items: list[tuple[int, str]]) -> list[Batch | Failure]:
+        if len(items) > MAX_ITEMS or any(not INT64.min <= i <= INT64.max for i, _ in items):
+            self._refuse("bad failures", "too many items, or an id that is not int64")
+            return []
+        return [Failure(-1, i, "source", error) for i, error in items]
+
+    def _checked(self, batch: Batch) -> Batch:
+        timed = batch.t_acq is not None
+        if self._timed not in (None, timed):
+            raise MessageError("t_acq: some batches have it, some have not")
+        batch = announced(batch, self._run)
+        self._timed = timed
+        return batch
+
+    def _refuse(self, kind: str, text: str) -> None:
+        self.refused[kind] += 1
+        if self.refused[kind] == 1:
+            _log.warning("message refused", address=self.address, kind=kind, text=text)

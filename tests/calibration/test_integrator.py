@@ -1,0 +1,346 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyFAI
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phasewatch.calibration import Calibration, CalibrationError, Integrator
+from phasewatch.calibration.kernels import bin_sums
+
+SPLITS = ("no", "bbox", "full")
+UNITS = ("2th_deg", "q_nm^-1", "q_A^-1")
+
+
+@st.composite
+def experiments(draw):
+    """A PONI file's text, and a calibration's images and frames as a seed makes them."""
+    angle = st.floats(-0.6, 0.6)
+    config = {
+        "pixel1": draw(st.floats(5e-5, 2e-4)),
+        "pixel2": draw(st.floats(5e-5, 2e-4)),
+        "orientation": draw(st.integers(1, 4)),
+    }
+    fields = {
+        "poni_version": 2.1,
+        "Detector": "Detector",
+        "Detector_config": json.dumps(config),
+        "Distance": draw(st.floats(0.01, 0.3)),
+        "Poni1": draw(st.floats(-0.02, 0.02)),
+        "Poni2": draw(st.floats(-0.02, 0.02)),
+        "Rot1": draw(angle),
+        "Rot2": draw(angle),
+        "Rot3": draw(angle),
+        "Wavelength": draw(st.floats(2e-11, 2e-10)),
+    }
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = (draw(st.integers(5, 40)), draw(st.integers(5, 40)))
+    images = {"mask": rng.random(shape) < draw(st.sampled_from([0.0, 0.2]))}
+    if draw(st.booleans()):
+        images["dark"] = rng.uniform(0, 5, shape).astype(np.float32)
+    if draw(st.booleans()):
+        images["flat"] = rng.uniform(0.5, 1.5, shape)
+        images["flat"][rng.random(shape) < 0.05] = np.nan
+    options = {
+        "unit": draw(st.sampled_from(UNITS)),
+        "split": draw(st.sampled_from(SPLITS)),
+        "n_bins": draw(st.integers(1, 60)),
+    }
+    polarization = draw(st.sampled_from([None, 0.99, 0.0, -0.5]))
+    return (
+        "\n".join(f"{k}: {v}" for k, v in fields.items()),
+        shape,
+        images,
+        options,
+        polarization,
+        rng,
+    )
+
+
+def integrate_with_pyfai(path, image, mask, images, options, polarization, limits=None):
+    ai = pyFAI.load(str(path))
+    ai.detector.shape = ai.detector.max_shape = image.shape
+    flat = images.get("flat")
+    result = ai.integrate1d(
+        image,
+        options["n_bins"],
+        unit=options["unit"],
+        method=(options["split"], "csr", "cython"),
+        mask=mask if flat is None else mask | ~np.isfinite(flat),
+        dark=images.get("dark"),
+        flat=flat,
+        polarization_factor=polarization,
+        correctSolidAngle=True,
+        radial_range=limits,
+    )
+    return result.radial, np.where(result.count > 0, result.intensity, np.nan)
+
+
+def assert_equal_patterns(ours, theirs):
+    np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs))
+    scale = np.nanmax(np.abs(theirs), initial=1e-30)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * scale, equal_nan=True)
+
+
+@pytest.fixture(scope="module")
+def poni_path(tmp_path_factory):
+    return tmp_path_factory.mktemp("geometry") / "random.poni"
+
+
+@settings(deadline=None, max_examples=30)
+@given(experiment=experiments(), dtype=st.sampled_from(["u2", ">u2", "<i4", "f4", ">f8"]))
+def test_patterns_and_axis_equal_pyfais(poni_path, experiment, dtype):
+    text, shape, images, options, polarization, rng = experiment
+    poni_path.write_text(text)
+    frame = rng.poisson(200, shape).astype(dtype)
+    calibration = Calibration.load(poni_path, **images, polarization=polarization)
+
+    axis, theirs = integrate_with_pyfai(
+        poni_path, frame.astype(np.float32), images["mask"], images, options, polarization
+    )
+    engines = ("numba", "pyfai", "auto") if options["split"] == "no" else ("pyfai", "auto")
+    for engine in engines:
+        integrator = Integrator(calibration, **options, engine=engine)
+        (ours,) = integrator(frame[np.newaxis])
+
+        assert ours.dtype == np.float32
+        np.testing.assert_array_equal(integrator.axis, axis)
+        assert integrator.axis.dtype == np.float64
+        np.testing.assert_array_equal(integrator.valid, np.isfinite(theirs))
+        assert_equal_patterns(ours, theirs)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    experiment=experiments(),
+    kind=st.sampled_from(["i4", "f4", "f8", ">i2"]),
+    bad_share=st.sampled_from([0.01, 0.5, 0.95]),
+)
+def test_pixels_invalid_in_one_frame_equal_masked_ones(poni_path, experiment, kind, bad_share):
+    text, shape, images, options, polarization, rng = experiment
+    poni_path.write_text(text)
+    saturation = 4095
+    frame = rng.poisson(200, shape).astype(kind)
+    bad = rng.random(shape) < bad_share
+    flags = [-1, -7, 4095, 5000] + ([np.nan, np.inf, -np.inf] if "f" in kind else [])
+    frame[bad] = rng.choice(flags, bad.sum())
+    calibration = Calibration.load(
+        poni_path, **images, polarization=polarization, saturation=saturation
+    )
+    wide = Integrator(calibration, **options, engine="pyfai")
+    margin = 0.1 * np.ptp(wide.axis) + 0.01
+    limits = (wide.axis[0] - margin, wide.axis[-1] + margin)  # pyFAI's own follow the mask
+
+    # Not all of the bad ones, so that there is a pattern.
+    frame[~calibration.mask & bad & (np.cumsum(~calibration.mask).reshape(shape) == 1)] = 10
+    mask = images["mask"] | ~((frame >= 0) & (frame < saturation))
+    plain = np.where(mask, 0, frame).astype(np.float32)
+    _, theirs = integrate_with_pyfai(poni_path, plain, mask, images, options, polarization, limits)
+    for engine in ("numba", "pyfai") if options["split"] == "no" else ("pyfai",):
+        (ours,) = Integrator(calibration, **options, engine=engine, range=limits)(frame[None])
+        assert_equal_patterns(ours, theirs)
+
+
+@pytest.fixture
+def calibration(write_poni):
+    rng = np.random.default_rng(0)
+    return Calibration.load(
+        write_poni(), mask=rng.random((30, 40)) < 0.1, polarization=0.99, saturation=4095
+    )
+
+
+@pytest.fixture
+def frames():
+    return np.random.default_rng(1).poisson(100, (4, 30, 40))
+
+
+@pytest.mark.parametrize(
+    "dtype", ["u1", "i2", "u2", ">u2", ">i4", "u4", "i8", ">u8", "f2", ">f4", "f8", "longdouble"]
+)
+def test_the_type_and_layout_of_the_counts_do_not_matter(calibration, frames, dtype):
+    integrator = Integrator(calibration, n_bins=50)
+    frames = np.minimum(frames, 255)
+    expected = integrator(frames)
+
+    counts = frames.astype(dtype)
+    unaligned = np.frombuffer(b"\0" + counts.tobytes(), np.uint8)[1:].view(counts.dtype)
+    layouts = {
+        "contiguous": counts,
+        "columns first": np.asfortranarray(counts),
+        "every second": np.repeat(counts, 2, axis=2)[..., ::2],
+        "backwards": np.flip(np.flip(counts, (1, 2)).copy(), (1, 2)),
+        "unaligned": unaligned.reshape(counts.shape),
+    }
+    for name, layout in layouts.items():
+        np.testing.assert_array_equal(integrator(layout), expected, err_msg=name)
+
+
+def test_boolean_frames_count_hits(calibration, frames):
+    integrator = Integrator(calibration, n_bins=50)
+
+    np.testing.assert_array_equal(integrator(frames > 100), integrator((frames > 100) * 1))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_pattern_does_not_depend_on_its_batch(calibration, frames, split):
+    integrator = Integrator(calibration, n_bins=50, split=split)
+    frames[2, :5] = -1
+
+    whole = integrator(frames)
+
+    assert whole.shape == (4, 50)
+    np.testing.assert_array_equal(whole, np.concatenate([integrator(f[None]) for f in frames]))
+    assert integrator(frames[:0]).shape == (0, 50)
+
+
+def test_the_frame_is_not_changed(calibration, frames):
+    frames[0, 0, 0] = -5
+    before = frames.copy()
+    for engine in ("numba", "pyfai"):
+        Integrator(calibration, n_bins=9, engine=engine)(frames)
+        np.testing.assert_array_equal(frames, before)
+    frames.setflags(write=False)
+    Integrator(calibration, n_bins=9)(frames)
+
+
+def test_sums_of_counts_are_exact():
+    rng = np.random.default_rng(2)
+    counts = rng.integers(0, 2**32, 5000, np.uint32)
+    bins = rng.integers(0, 4, 5000).astype(np.uint16)
+    total, zeros, lost = np.zeros(4, np.uint64), np.zeros(3), np.zeros(3, np.int64)
+    pixels = np.zeros(5000)
+
+    n_lost = bin_sums(
+        *(counts, bins, np.uint32(2**32 - 1), total, pixels, pixels, zeros, zeros, lost)
+    )
+
+    assert n_lost == 0
+    expected = [sum(int(x) for x in counts[bins == b]) for b in range(3)]
+    assert [int(x) for x in total[:3]] == expected
+
+
+def test_a_bin_that_loses_all_its_pixels_in_one_frame_is_empty_in_that_frame(calibration, frames):
+    integrator = Integrator(calibration, n_bins=12)
+    single = integrator(frames)
+    reach = np.zeros(frames[0].shape, bool)
+    for pixel in np.ndindex(*reach.shape):  # the pixels that feed bin 3
+        probe = np.zeros((1, *reach.shape), np.uint16)
+        probe[0][pixel] = 1
+        reach[pixel] = integrator(probe)[0, 3] > 0
+    frames[1][reach] = 4095
+
+    patterns = integrator(frames)
+
+    assert np.isnan(patterns[1, 3])
+    others = np.arange(12) != 3
+    np.testing.assert_array_equal(patterns[:, others], single[:, others])
+    assert np.isfinite(patterns[[0, 2, 3]]).all()
+
+
+def test_without_saturation_only_negative_counts_are_invalid(calibration, frames):
+    frames[0, 3, 3] = 1_000_000
+    unlimited = replace(calibration, saturation=None)
+
+    high = Integrator(unlimited, n_bins=20)(frames[:1])
+    low = Integrator(calibration, n_bins=20)(frames[:1])
+
+    assert np.nanmax(high) > 1000 > np.nanmax(low)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("value", [-1, 4095])
+def test_a_frame_without_a_valid_pixel_is_an_error(calibration, frames, split, value):
+    frames[2] = value
+    integrator = Integrator(calibration, n_bins=20, split=split)
+
+    with pytest.raises(CalibrationError, match="frame: all pixels invalid"):
+        integrator(frames)
+
+
+def test_a_named_detectors_own_gaps_are_left_out(write_poni):
+    path = write_poni(Detector="Pilatus300k", Detector_config="{}")
+    ai = pyFAI.load(str(path))
+    frame = np.random.default_rng(3).poisson(50, ai.detector.shape)
+    frame[ai.detector.mask != 0] = 7777
+
+    (ours,) = Integrator(Calibration.load(path), n_bins=300)(frame[None])
+
+    theirs = ai.integrate1d(frame, 300, unit="2th_deg", method=("no", "csr", "cython"))
+    assert_equal_patterns(ours, theirs.intensity)
+
+
+def test_a_range_cuts_the_axis(calibration, frames):
+    whole = Integrator(calibration, n_bins=50)
+    low, high = np.quantile(whole.axis, [0.3, 0.6])
+
+    part = Integrator(calibration, n_bins=20, range=(low, high))
+
+    assert low < part.axis[0] < part.axis[-1] < high
+    assert np.isfinite(part(frames)).any()
+
+
+def test_the_plan_cannot_be_changed_and_has_a_digest(calibration):
+    integrator = Integrator(calibration, n_bins=50)
+    for array in (integrator.axis, integrator.valid):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+    variants = [
+        {"n_bins": 51},
+        {"n_bins": 50, "unit": "q_A^-1"},
+        {"n_bins": 50, "split": "bbox"},
+        {"n_bins": 50, "range": (2, 3)},
+        {"n_bins": 50, "engine": "pyfai"},
+    ]
+    digests = {integrator.digest} | {Integrator(calibration, **v).digest for v in variants}
+    assert len(digests) == 6
+    assert Integrator(calibration, n_bins=np.int64(50)).digest == integrator.digest
+    assert Integrator(replace(calibration, saturation=9), n_bins=50).digest not in digests
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_bins": 0}, "n_bins: a whole number of at least 1 is needed, not 0"),
+        ({"n_bins": 2.5}, "n_bins: "),
+        ({"n_bins": float("nan")}, "n_bins: "),
+        ({"unit": "degrees"}, r"unit: 'degrees' is unknown; known: 2th_deg, q_nm\^-1, q_A\^-1"),
+        ({"split": "half"}, "split: 'half' is unknown; known: no, bbox, full"),
+        ({"engine": "gpu"}, "engine: 'gpu' is unknown; known: auto, numba, pyfai"),
+        ({"engine": "numba", "split": "full"}, 'engine: "numba" is for split = "no"'),
+        ({"range": (1, 1)}, r"range: \(low, high\) in 2th_deg is expected"),
+        ({"range": (0, float("nan"))}, "range: "),
+        ({"range": (1, 2, 3)}, "range: "),
+        ({"range": (80, 90)}, r"range: no valid pixel is in \(80.0, 90.0\) 2th_deg, they are in"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(calibration, options, message):
+    with pytest.raises(CalibrationError, match=message):
+        Integrator(calibration, **{"n_bins": 10, **options})
+
+
+def test_a_geometry_without_an_axis_is_refused(write_poni):
+    far = Calibration.load(write_poni(Distance="1e300"), shape=(30, 40))
+
+    with pytest.raises(CalibrationError, match="axis: the geometry gives no increasing"):
+        Integrator(far, n_bins=10)
+
+
+def test_an_unknown_shape_is_refused(write_poni):
+    with pytest.raises(CalibrationError, match="shape: the detector's is unknown"):
+        Integrator(Calibration.load(write_poni()), n_bins=10)
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (np.zeros((1, 40, 30)), r"frame: shape \(1, 40, 30\), but \(n, 30, 40\) is needed"),
+        (np.zeros((30, 40)), "frame: shape"),
+        (np.zeros((1, 30, 40), complex), "frame: real numbers are expected, not complex128"),
+        (np.full((1, 30, 40), None), "frame: real numbers are expected, not object"),
+    ],
+)
+def test_frames_that_do_not_fit_are_refused(calibration, frames, message):
+    with pytest.raises(CalibrationError, match=message):
+        Integrator(calibration, n_bins=10)(frames)

@@ -1,0 +1,147 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phasewatch.models import ModelError, create
+from phasewatch.models.predict import Predictor
+
+PATTERNS = np.random.default_rng(3).random((24, 160), np.float32)
+PATTERNS[4, 10:30] = np.nan
+
+
+@pytest.fixture(scope="module")
+def predictor(trained):
+    return Predictor(*trained, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def expected(predictor):
+    return predictor(PATTERNS)
+
+
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_a_pattern_gives_the_same_bits_in_any_batch(predictor, expected, data):
+    order = data.draw(st.permutations(range(len(PATTERNS))))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(PATTERNS) - 1), max_size=5)))
+    for part in np.split(np.array(order), cuts):
+        # another memory layout and alignment must not matter either
+        offset = data.draw(st.integers(0, 3))
+        padded = np.zeros((len(part), 160 + offset), np.float32)
+        padded[:, offset:] = PATTERNS[part]
+        found = predictor(padded[:, offset:])
+        assert np.array_equal(found.probability, expected.probability[part])
+        assert np.array_equal(found.novelty, expected.novelty[part])
+
+
+def test_batch_of_many_points_gives_the_same_bits(trained):
+    """At 4023 points a matrix product does differ from the sum over single rows."""
+    torch.manual_seed(0)
+    _, card, novelty = trained
+    net = create(card.architecture, n_points=4023, n_classes=2)
+    axis = card.axis.model_copy(update={"n": 4023, "points": None})
+    card = card.model_copy(update={"axis": axis, "classes": ("a", "b")})
+    predictor = Predictor(net, card, novelty, device="cpu")
+    x = np.random.default_rng(0).random((9, 4023), np.float32)
+    together = predictor(x).probability
+    apart = np.concatenate([predictor(row[None]).probability for row in x])
+    assert np.array_equal(together, apart)
+
+
+def test_threads_do_not_matter_and_are_left_alone(predictor, expected):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert np.array_equal(predictor(PATTERNS).probability, expected.probability)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_comes_out(predictor, expected):
+    assert expected.probability.shape == (24, len(predictor.card.classes))
+    assert expected.probability.dtype == expected.novelty.dtype == np.float32
+    np.testing.assert_allclose(expected.probability.sum(axis=1), 1, rtol=1e-6)
+    assert expected.novelty.shape == (24,)
+    assert (expected.novelty >= 0).all()
+    none = predictor(PATTERNS[:0])
+    assert none.probability.shape == (0, len(predictor.card.classes))
+    assert none.novelty.shape == (0,)
+
+
+def test_integers_and_doubles_are_taken(predictor):
+    counts = np.random.default_rng(0).integers(0, 4000, (2, 160))
+    a, b = predictor(counts.astype(np.uint16)), predictor(counts.astype(np.float64))
+    assert np.array_equal(a.probability, b.probability)
+
+
+def test_temperature_scales_the_logits(trained):
+    net, card, novelty = trained
+    hot = Predictor(net, card.model_copy(update={"temperature": 2.0}), novelty, device="cpu")
+    cold = Predictor(net, card, novelty, device="cpu")
+    p, q = cold(PATTERNS[:3]).probability, hot(PATTERNS[:3]).probability
+    ratio = np.log(p[:, 1] / p[:, 0]) / np.log(q[:, 1] / q[:, 0])
+    np.testing.assert_allclose(ratio, 2, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (PATTERNS[:, :-1], r"shape \(24, 159\), not \(n, 160\)"),
+        (PATTERNS[0], "shape"),
+        (np.full((1, 160), np.nan), "pattern 0: only 0 of 160 bins"),
+        (np.ones((1, 160)), "pattern 0: all bins are 1"),
+        (
+            np.where(np.arange(160) == 5, 3e38, PATTERNS[:1]),
+            "pattern 0: a bin is 3e\\+38, above 1e\\+16",
+        ),
+    ],
+)
+def test_refusals(predictor, patterns, message):
+    with pytest.raises(ModelError, match=message):
+        predictor(patterns)
+
+
+def test_a_network_that_overflows(trained):
+    _, card, novelty = trained
+
+    class Overflow(torch.nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), len(card.classes)), float("nan"))
+
+    with pytest.raises(ModelError, match="pattern 0: the network gives no finite value"):
+        Predictor(Overflow(), card, novelty, device="cpu")(PATTERNS)
+
+
+@pytest.mark.parametrize("device", ["tpu", "", "cuda:999", "meta"])
+def test_unknown_device(trained, device):
+    with pytest.raises(ModelError, match="device "):
+        Predictor(*trained, device=device)
+
+
+def test_context_is_refused(trained):
+    net, card, novelty = trained
+    with pytest.raises(ModelError, match="context: 5"):
+        Predictor(net, card.model_copy(update={"context": 5}), novelty)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_gives_the_same_bits_in_any_batch(trained, expected):
+    predictor = Predictor(*trained, device="cuda")
+    together = predictor(PATTERNS).probability
+    apart = np.concatenate([predictor(row[None]).probability for row in PATTERNS])
+    assert np.array_equal(together, apart)
+    np.testing.assert_allclose(together, expected.probability, atol=1e-3)
+
+
+def test_replace_keeps_novelty_apart(trained):
+    """The score is that of the statistics alone: twice the limits, half the score."""
+    net, card, novelty = trained
+    wide = replace(novelty, limits=2 * novelty.limits)
+    a = Predictor(net, card, novelty, device="cpu")(PATTERNS).novelty
+    b = Predictor(net, card, wide, device="cpu")(PATTERNS).novelty
+    np.testing.assert_allclose(a, 2 * b, rtol=1e-6)

@@ -1,0 +1,133 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from phasewatch.models import ModelError
+from phasewatch.models.confidence import classification_confidence
+from phasewatch.models.evaluate import evaluate
+from phasewatch.models.labels import Labels
+from phasewatch.models.predict import Predictor
+from phasewatch.models.registry import names
+from phasewatch.models.series import read_series
+from phasewatch.models.training import Recipe, train
+
+FEW = [1, 6, 11, 16, 23, 28, 33, 38]
+
+
+@pytest.mark.parametrize("model", names())
+def test_same_seed_same_bits(synthetic, model):
+    series, truth = synthetic.series()
+    labels = synthetic.labels(truth, FEW)
+    torch.manual_seed(99)
+    a = train(series, labels, model=model, recipe=Recipe(epochs=2))
+    state = torch.get_rng_state()
+    b = train(series, labels, model=model, recipe=Recipe(epochs=2))
+    c = train(series, labels, model=model, recipe=Recipe(epochs=2), seed=1)
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's generator is left alone
+    weights = [net.state_dict() for net, _, _ in (a, b, c)]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    assert not all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0])
+    assert a[1] == b[1]
+    assert np.array_equal(a[2].axes, b[2].axes)
+    assert np.array_equal(a[2].limits, b[2].limits)
+
+
+@pytest.mark.parametrize("model", names())
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_few_labels_are_enough_for_a_run_with_other_conditions(synthetic, model, n_classes):
+    series, truth = synthetic.series(n=60, n_classes=n_classes)
+    index = [2, 10, 17, 22, 30, 37, 42, 50, 57]
+    labels = synthetic.labels(truth, index)
+    net, card, novelty = train(series, labels, model=model, recipe=Recipe(epochs=20))
+    predictor = Predictor(net, card, novelty, device="cpu")
+    other, other_truth = synthetic.series(
+        n=30, n_classes=n_classes, seed=5, noise=0.04, shift=1.0, background=0.6
+    )
+    for run, expected in ((series, truth), (other, other_truth)):
+        found = predictor(run.intensity).probability.argmax(axis=1)
+        assert np.mean(found == expected) >= 0.95
+        assert classification_confidence(found, n_classes) >= 0.9
+
+
+def test_progress_and_early_stop(synthetic):
+    series, truth = synthetic.series()
+    calls = []
+    recipe = Recipe(epochs=30, enough=0.5, patience=2)
+    _, card, _ = train(
+        series,
+        synthetic.labels(truth, FEW),
+        model="fcnn",
+        recipe=recipe,
+        progress=lambda *call: calls.append(call),
+    )
+    assert [done for done, _, _ in calls] == list(range(1, card.training.epochs + 1))
+    assert card.training.epochs < 30
+    assert {total for _, total, _ in calls} == {30}
+    assert card.training.loss == min(loss for _, _, loss in calls)
+    assert [loss < 0.5 for _, _, loss in calls[-2:]] == [True, True]
+
+
+def test_card_says_how(synthetic):
+    series, truth = synthetic.series()
+    labels = synthetic.labels(truth, FEW)
+    _, card, _ = train(series, labels, model="cnn", seed=3, recipe=Recipe(epochs=1), licence="X")
+    assert card.classes == ("before", "after")
+    assert np.allclose(card.axis.values(), series.axis)
+    assert (card.baseline, card.normalise) == (series.baseline, series.normalise)
+    assert card.training.labels == {i: int(truth[i]) for i in FEW}
+    assert card.training.recipe["augmentation"]["knots"] == 6
+    assert (card.training.seed, card.training.n_patterns, card.licence) == (3, 40, "X")
+    assert card.temperature == 1.0
+
+
+def test_empty_bins_and_bad_patterns(synthetic):
+    series, truth = synthetic.series()
+    y = series.intensity.copy()
+    y[:, 40:44] = np.nan
+    y[5] = np.nan
+    y[7] = 0
+    holed = replace(series, intensity=y)
+    net, card, novelty = train(
+        holed, synthetic.labels(truth, FEW), model="fcnn", recipe=Recipe(epochs=1)
+    )
+    found = evaluate(Predictor(net, card, novelty, device="cpu"), holed)
+    assert found.index.tolist() == [i for i in range(40) if i not in (5, 7)]
+    with pytest.raises(ModelError, match="labels: index 5: the pattern cannot be trained on"):
+        train(holed, synthetic.labels(truth, [5, 30]), model="fcnn")
+
+
+def test_every_class_needs_a_pattern(synthetic):
+    series, truth = synthetic.series()
+    labels = Labels(np.array([1, 2]), np.array([0, 0]), ("before", "after"))
+    with pytest.raises(ModelError, match="class 'after' has no pattern"):
+        train(series, labels, model="fcnn")
+
+
+def test_divergence_is_said(synthetic):
+    series, truth = synthetic.series()
+    with pytest.raises(ModelError, match="training diverged in epoch"):
+        train(series, synthetic.labels(truth, FEW), model="fcnn", recipe=Recipe(rate=float("inf")))
+
+
+@pytest.mark.parametrize("field", ["epochs", "replicas", "batch", "patience"])
+def test_recipe(field):
+    with pytest.raises(ModelError, match=f"{field} is 0: at least 1"):
+        Recipe(**{field: 0})
+
+
+def test_nacl_crcl3(data_dir):
+    """Ten labels of a real heating series find its transition between 405 and 410 C."""
+    path = data_dir / "series" / "nacl_crcl3_heating.npz"
+    series = read_series(path)
+    with np.load(path) as archive:
+        truth = archive["labels_derived"]
+    index = np.linspace(2, 130, 10).round().astype(np.int64)
+    labels = Labels(index, truth[index], ("crystalline", "partly molten", "liquid"))
+    net, card, novelty = train(series, labels, model="fcnn")
+    everything = Labels(np.arange(133), truth, labels.classes)
+    found = evaluate(Predictor(net, card, novelty, device="cpu"), series, everything)
+    assert found.accuracy > 0.97
+    assert found.confidence > 0.95
+    assert [series.order[i] for i in found.boundary(found.zones[0])] == [405, 410]

@@ -1,0 +1,207 @@
+"""Real processes over ZeroMQ: nothing lost, the same numbers as in one process, faults told."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phasewatch.pipeline.build import reduce_stages
+from phasewatch.pipeline.config import Config, parse_config
+from phasewatch.pipeline.messages import ControlBody, encode
+from phasewatch.pipeline.plugin import found, open_sink, open_source
+from phasewatch.pipeline.processes.supervisor import Outcome, View, supervise
+from phasewatch.pipeline.replay import replay
+from phasewatch.pipeline.transport.links import Transport
+from phasewatch.pipeline.transport.request import request
+
+pytestmark = pytest.mark.usefixtures("thirdparty")
+
+
+def ramp(
+    folder: Path, n: int = 40, *, runtime: dict[str, Any] | None = None, **source: Any
+) -> Config:
+    tables = {
+        "source": {"uri": f"ramp:{n}", **source},
+        "reduce": {"baseline": {"method": "asls", "lam": 1e3}},
+        "runtime": runtime or {},
+        "sink": [{"type": "lines", "path": "lines.json"}],
+    }
+    return parse_config(tables, name="test", folder=folder)
+
+
+def documents(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "lines.json").read_text().splitlines()]
+
+
+def items(folder: Path) -> list[dict[str, Any]]:
+    return [d for d in documents(folder) if "seq" in d]
+
+
+def whole(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.stop is not None
+    loss = outcome.stop.loss
+    assert loss.received + loss.missed == loss.expected
+    assert loss.classified + loss.failed + sum(loss.dropped.values()) == loss.received
+    return loss.model_dump()
+
+
+def test_processes_and_one_process_agree_to_the_last_bit(tmp_path: Path) -> None:
+    config = ramp(tmp_path, 60, runtime={"reducers": 2, "queue": 3, "in_flight": 4})
+    outcome = supervise(config)
+    assert outcome.error is None
+    assert whole(outcome)["classified"] == 60
+    apart = items(tmp_path)
+    source = open_source("ramp:60")
+    stages = reduce_stages(config, source.start())
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    stop = replay(source, stages, open_sink("lines", path=str(alone / "lines.json")))
+    assert items(alone) == apart
+    assert [d["seq"] for d in apart] == list(range(60))
+    assert stop.loss == outcome.stop.loss
+
+
+def test_bad_items_are_failures_and_the_run_goes_on(tmp_path: Path) -> None:
+    bad = {3: "nan", 7: "shape", 8: "dtype", 11: "unreadable", 20: "skip", 21: "skip"}
+    config = ramp(tmp_path, 30, bad=json.dumps(bad), t_acq=True)
+    outcome = supervise(config)
+    assert outcome.error is None
+    loss = whole(outcome)
+    assert (loss["received"], loss["missed"], loss["classified"], loss["failed"]) == (28, 2, 24, 4)
+    failed = {d["id"]: (d["stage"], d["error"]) for d in documents(tmp_path) if "failed" in d}
+    assert failed[3] == ("baseline", "pattern: no bin is finite")
+    assert failed[7] == ("source", "intensity is float32 (63,); the run began with f4 (64,)")
+    assert failed[8] == ("source", "intensity is float64 (64,); the run began with f4 (64,)")
+    assert failed[11] == ("source", "item 11: cannot be read")
+    ids = [d["id"] for d in items(tmp_path)]
+    assert ids == [i for i in range(30) if i not in bad]
+
+
+def test_too_many_failures_in_a_row_stop_the_run(tmp_path: Path) -> None:
+    bad = json.dumps(dict.fromkeys(range(10, 400), "nan"))
+    outcome = supervise(ramp(tmp_path, 400, bad=bad, runtime={"failures_in_a_row": 20}))
+    assert outcome.error is not None
+    assert "more than 20 items in a row failed" in outcome.error
+    assert whole(outcome)["classified"] == 10
+
+
+def test_a_source_that_breaks_ends_the_run_with_what_came(tmp_path: Path) -> None:
+    outcome = supervise(ramp(tmp_path, 30, bad=json.dumps({17: "raise"})))
+    assert outcome.error == "source: disk gone at item 17"
+    assert whole(outcome)["classified"] == 17
+    assert [d["seq"] for d in items(tmp_path)] == list(range(17))
+    assert documents(tmp_path)[-1]["stop"]["reason"] == "source: disk gone at item 17"
+
+
+@pytest.mark.parametrize("victim", ["reducer-0", "tracker", "sink", "receiver"])
+def test_a_process_that_dies_is_told_and_the_others_end(tmp_path: Path, victim: str) -> None:
+    pids: dict[str, int] = {}
+    killed = []
+
+    def update(view: View) -> None:
+        if not killed and view.health.get("tracker", {}).get("classified", 0) > 0:
+            killed.append(victim)
+            os.kill(pids[victim], signal.SIGKILL)
+
+    outcome = supervise(ramp(tmp_path, endless=True), on_update=update, on_start=pids.update)
+    assert killed
+    assert outcome.error == f"{victim} ended unexpectedly (exit code -9)"
+    seqs = [d["seq"] for d in items(tmp_path)]
+    assert seqs == list(range(len(seqs)))
+    if victim == "reducer-0":
+        loss = whole(outcome)
+        assert documents(tmp_path)[-1]["stop"]["loss"] == loss
+
+
+def test_a_sink_that_cannot_write_is_one_line(tmp_path: Path) -> None:
+    config = ramp(tmp_path, 30)
+    sink = config.sink[0].model_copy(update={"fail_at": 5})
+    outcome = supervise(config.model_copy(update={"sink": (sink,)}))
+    assert outcome.error is not None
+    assert "No space left on device" in outcome.error
+    assert len(items(tmp_path)) == 5
+
+
+def test_status_stop_and_strangers_at_the_control_socket(tmp_path: Path) -> None:
+    said: dict[str, Any] = {}
+
+    def update(view: View) -> None:
+        # The supervisor answers between two updates, so we ask without waiting and read later.
+        if "link" not in said and view.health.get("tracker", {}).get("classified", 0) > 0:
+            said["link"] = link = transport.link("dealer", view.control, bind=False)
+            link.socket.send_multipart([b"garbage", b"\x00"])
+            for what in ("status", "dance", "stop"):
+                link.send(encode(ControlBody(what=what)))
+        if "link" in said:
+            while transport.poll([said["link"]], 0):
+                received = said["link"].receive()
+                assert received is not None
+                body = received[1].body
+                assert isinstance(body, ControlBody)
+                said[body.what] = body.data
+
+    with Transport(linger_s=0) as transport:
+        outcome = supervise(ramp(tmp_path, endless=True), on_update=update)
+    assert outcome.error is None
+    assert outcome.stop is not None
+    assert outcome.stop.reason == "stopped by request"
+    assert said["status"]["processes"].keys() == {"receiver", "reducer-0", "tracker", "sink"}
+    assert said["error"]["text"] == "no command 'dance'"
+    assert said["stopping"]["run_id"] == outcome.stop.run_id
+    whole(outcome)
+
+
+def test_a_live_run_drops_the_oldest_and_says_so(tmp_path: Path) -> None:
+    def update(view: View) -> None:
+        if view.health.get("tracker", {}).get("dropped", 0) > 0:
+            with Transport(linger_s=1) as transport:
+                transport.link("dealer", view.control, bind=False).send(
+                    encode(ControlBody(what="stop"))
+                )
+
+    live = {"mode": "live", "queue": 1, "in_flight": 1, "credits": 1}
+    outcome = supervise(ramp(tmp_path, endless=True, runtime=live), on_update=update)
+    loss = whole(outcome)
+    assert loss["dropped"]["ring full"] > 0
+    assert loss["failed"] == 0
+    seqs = [d["seq"] for d in items(tmp_path)]
+    assert seqs == sorted(set(seqs))
+    assert len(seqs) == loss["classified"]
+
+
+def test_a_run_that_cannot_begin_says_why(tmp_path: Path) -> None:
+    config = ramp(tmp_path, 5)
+    wrong = config.reduce.model_copy(update={"normalise": "monitor"})
+    outcome = supervise(config.model_copy(update={"reduce": wrong}))
+    assert outcome.error == "[reduce] normalise: monitor, but the source gives no monitor"
+    unknown = config.source.model_copy(update={"uri": "nosuch:thing"})
+    outcome = supervise(config.model_copy(update={"source": unknown}))
+    assert outcome.error is not None
+    assert outcome.error.startswith("source 'nosuch' is not known; there are: hdf5, ")
+
+
+def test_an_empty_run_ends(tmp_path: Path) -> None:
+    outcome = supervise(ramp(tmp_path, 0))
+    assert outcome.error is None
+    assert whole(outcome)["received"] == 0
+
+
+def test_nobody_is_at_the_address_of_a_run_that_is_over(tmp_path: Path) -> None:
+    seen = []
+    supervise(ramp(tmp_path, 3), on_update=lambda view: seen.append(view.control))
+    with pytest.raises(ValueError, match="no answer"):
+        request(seen[-1], "status", timeout_s=0.05)
+
+
+def test_a_third_party_plug_in_needs_no_change_here(tmp_path: Path) -> None:
+    assert found("sources")["ramp"].value == "thirdparty_phasewatch:open_source"
+    assert found("sinks")["lines"].dist.name == "thirdparty-phasewatch"
+    with pytest.raises(ValueError, match=r"\[source\] ramp: unknown key 'speed'; known: endless"):
+        open_source("ramp:3", speed=2)
+    with pytest.raises(ValueError, match=r"\[\[sink\]\] lines: key 'path' is missing"):
+        open_sink("lines")
+    with pytest.raises(ValueError, match="not SCHEME:TARGET"):
+        open_source("ramp")
