@@ -55,7 +55,7 @@ def replicate(patterns: Float32, rng: np.random.Generator, how: Augmentation) ->
     a, b = (strength * rng.normal(0, (how.shift, how.stretch), (n, 2))).T
     warp = np.cos(np.pi * np.arange(how.knots)[:, None] * u)
     coefficients = strength * rng.normal(0, how.warp / np.sqrt(how.knots), (n, how.knots))
-    factor = how.noise * 4 ** -rng.random(n)
+    factor = how.noise * np.power(4.0, -rng.random(n))
     noise = rng.standard_normal((n, n_points), np.float32)
     out = np.empty((n, n_points), np.float32)
     for i, y in enumerate(patterns):

@@ -1,7 +1,7 @@
 """``phasewatch train`` and ``phasewatch evaluate``."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,6 @@ from phasewatch.models.errors import ModelError
 if TYPE_CHECKING:
     from phasewatch.models.evaluate import Evaluation
     from phasewatch.models.series import Series
-    from phasewatch.models.training import Progress
 
 REPORT = "report.png"
 FIGURES = "evaluation.json"
@@ -48,12 +47,14 @@ def train(
         net, card, novelty = training.train(
             patterns, given, model=model, seed=seed, recipe=recipe, progress=progress
         )
-    found = evaluate_on(Predictor(net, card, novelty, device="cpu"), patterns, given)
+    predictor = Predictor(net, card, novelty, device="cpu")
+    with _progress("classifying the series") as progress:
+        found = evaluate_on(predictor, patterns, given, progress=progress)
     card = card.model_copy(update={"metrics": {f"{patterns.source} (trained on)": found.metrics()}})
     store.save(out, net, card, novelty)
     title = f"{card.architecture}, trained on {len(given.index)} patterns of {patterns.source}"
     report.draw(out / REPORT, patterns, found, card.classes, labels=given, title=title)
-    _show(found, patterns, card.classes, "accuracy on the labels it was trained on")
+    _show(found, patterns, card.classes, "accuracy (labels trained on)")
     typer.echo(f"model: {out}")
 
 
@@ -74,13 +75,12 @@ def evaluate(
 
     predictor = Predictor.load(folder)
     card = predictor.card
-    patterns = read_series(series, unit=None)
+    patterns = read_series(series)
     given = None
     if labels is not None:
         given = read_labels(labels, n_patterns=len(patterns), classes=card.classes)
     with _progress("classifying") as progress:
-        found = evaluate_on(predictor, patterns, given)
-        progress(1, 1, 0.0)
+        found = evaluate_on(predictor, patterns, given, progress=progress)
     _show(found, patterns, card.classes, "accuracy")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -104,16 +104,16 @@ def _refuse_other_folder(out: Path) -> None:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator["Progress"]:
-    """Show a bar; give the function that moves it."""
+def _progress(what: str) -> Iterator[Callable[..., None]]:
+    """Show a bar; give the function that moves it: done, total and perhaps a loss."""
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
     columns = (*Progress.get_default_columns()[:3], TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}")) as bar:
         task = bar.add_task(what, total=None, note="")
 
-        def move(done: int, total: int, loss: float) -> None:
-            note = f"loss {loss:.4f}" if loss else ""
+        def move(done: int, total: int, loss: float | None = None) -> None:
+            note = "" if loss is None else f"loss {loss:.4f}"
             bar.update(task, completed=done, total=total, note=note)
 
         yield move
@@ -126,7 +126,7 @@ def _show(found: "Evaluation", series: "Series", classes: tuple[str, ...], accur
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(show_header=False)
+    table = Table.grid(padding=(0, 2))
     n_bad = len(series) - len(found.index)
     table.add_row("patterns", f"{len(found.index)}" + (f" ({n_bad} unusable)" if n_bad else ""))
     if found.accuracy is not None:

@@ -1,5 +1,6 @@
 """What a model says of a series, and how well that agrees with labels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from phasewatch.models.gaps import fault
 from phasewatch.models.labels import Labels
 from phasewatch.models.predict import Predictor, check
 from phasewatch.models.series import Series
+
+BLOCK = 64  # patterns between two calls of progress
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +67,14 @@ class Evaluation:
         }
 
 
-def evaluate(predictor: Predictor, series: Series, labels: Labels | None = None) -> Evaluation:
-    """Classify the usable patterns of `series`.
+def evaluate(
+    predictor: Predictor,
+    series: Series,
+    labels: Labels | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Classify the usable patterns of `series`; tell `progress` how many are done, and of how many.
 
     Raises
     ------
@@ -89,8 +98,13 @@ def evaluate(predictor: Predictor, series: Series, labels: Labels | None = None)
     index = np.array([i for i, why in enumerate(faults) if why is None], np.int64)
     if len(index) == 0:
         raise ModelError(f"{series.source}: no pattern can be used; pattern 0: {faults[0]}")
-    predictions = predictor(series.intensity[index])
-    label = predictions.probability.argmax(axis=1).astype(np.int64)
+    parts = []
+    for first in range(0, len(index), BLOCK):
+        parts.append(predictor(series.intensity[index[first : first + BLOCK]]))
+        if progress is not None:
+            progress(min(first + BLOCK, len(index)), len(index))
+    probability = np.concatenate([part.probability for part in parts])
+    label = probability.argmax(axis=1).astype(np.int64)
     accuracy, n_labelled = None, 0
     if labels is not None:
         found = dict(zip(index.tolist(), label.tolist(), strict=True))
@@ -98,8 +112,8 @@ def evaluate(predictor: Predictor, series: Series, labels: Labels | None = None)
         accuracy, n_labelled = float(np.mean(right)), len(right)
     return Evaluation(
         index=index,
-        probability=predictions.probability,
-        novelty=predictions.novelty,
+        probability=probability,
+        novelty=np.concatenate([part.novelty for part in parts]),
         label=label,
         zones=tuple(zones(label, len(card.classes))),
         confidence=classification_confidence(label, len(card.classes)),

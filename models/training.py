@@ -42,7 +42,7 @@ MAX_RANGE = 512  # patterns that set the range of novelty, at equal distances al
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train; the defaults take about 20 s of one core for the CNN and 10 labels."""
+    """How to train; 10 labels of 4023 points cost the CNN at most 27 s of one core."""
 
     epochs: int = 80
     replicas: int = 8

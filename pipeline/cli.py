@@ -17,16 +17,23 @@ from phasewatch.pipeline.plugin import found
 
 HELP = """Says, frame by frame, which phase a sample under a diffraction detector is in.
 
-First steps: `phasewatch simulate fe-ramp --out run1` makes an experiment to play with,
-`phasewatch run run1/run.toml` reduces it, `phasewatch train` makes a model of what it wrote, and
-`phasewatch run` with that model under [classifier] tracks the transition.
+\b
+First steps:
+  phasewatch simulate fe-ramp --out run1     an experiment to play with
+  phasewatch run run1/run.toml               its clean patterns, run1/result.nxs
+  phasewatch train run1/result.nxs --labels run1/labels.csv --model cnn --out model1
+then put the model into run1/run.toml, as model = "../model1" under [classifier], and run that.
 """
 
 
 def app() -> typer.Typer:
     """Return the command with all subcommands that are installed."""
     built = typer.Typer(
-        help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+        help=HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
     )
 
     @built.callback()

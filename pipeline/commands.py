@@ -10,7 +10,8 @@ from rich.table import Table
 
 from phasewatch.pipeline.config import load_config
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.plugin import found
+from phasewatch.pipeline.plugin import found, keys_of
+from phasewatch.pipeline.processes.supervisor import View, supervise
 from phasewatch.pipeline.progress import ProgressLine
 from phasewatch.pipeline.summary import lines, write_summary
 from phasewatch.pipeline.transport.request import request
@@ -38,17 +39,14 @@ def run(
     A first Ctrl-C stops the source and lets what was received come through; a second one ends all.
     The exit code is not 0 when the chain could not go on.
     """
-    from phasewatch.pipeline.processes.supervisor import supervise
-
     console = Console()
     checked = load_config(config, source=source, out=out)
     with ProgressLine(console) as progress:
-        told = False
+        seen: list[View] = []
 
-        def update(view: Any) -> None:
-            nonlocal told
-            if not told:
-                told = True
+        def update(view: View) -> None:
+            if not seen:
+                seen.append(view)
                 console.print(f"control {view.control} (phasewatch status, stop)", highlight=False)
             progress(view)
 
@@ -56,7 +54,7 @@ def run(
             checked, on_update=update, debug=bool(os.environ.get("PHASEWATCH_DEBUG"))
         )
     if outcome.stop is not None:
-        for text in lines(outcome.stop):
+        for text in lines(outcome.stop, seen[0].classes):
             console.print(text, highlight=False, soft_wrap=True)
         if summary is not None:
             write_summary(outcome.stop, summary)
@@ -92,13 +90,24 @@ def stop(address: Address, wait: Wait = 2.0) -> None:
 
 
 def plugins() -> None:
-    """List the sources, sinks and commands that are installed, and what provides them."""
-    table = Table("kind", "name", "from", "provides")
-    for group in ("sources", "sinks", "commands"):
+    """List the sources, sinks and commands that are installed, what they do and their keys."""
+    for group, form in (
+        ("sources", '[source] uri = "{name}:TARGET"'),
+        ("sinks", '[[sink]] type = "{name}"'),
+        ("commands", "phasewatch {name}"),
+    ):
         for name, point in found(group).items():
             package = f"{point.dist.name} {point.dist.version}" if point.dist else "?"
-            table.add_row(group[:-1], name, package, point.value)
-    Console().print(table)
+            try:
+                loaded = point.load()
+            except Exception as error:  # one broken package must not hide the others
+                typer.echo(f"{form.format(name=name)}   ({package}) cannot be loaded: {error}")
+                continue
+            typer.echo(f"{form.format(name=name)}   ({package})")
+            typer.echo(f"    {(loaded.__doc__ or '').strip().partition(chr(10))[0]}")
+            keys = [] if group == "commands" else keys_of(loaded)
+            if keys:
+                typer.echo(f"    keys: {', '.join(keys)}")
 
 
 def _short(value: Any) -> str:

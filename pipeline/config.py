@@ -33,13 +33,14 @@ class SourceConfig(Section):
 
 
 class CalibrationConfig(Section):
-    """``[calibration]``: paths as `Calibration.load` takes them."""
+    """``[calibration]``: what `Calibration.load` takes; images are paths, ``FILE.h5#/path`` too."""
 
     poni: str
     shape: tuple[int, int] | None = None
     mask: str | None = None
-    mask_inverted: bool = False
+    mask_inverted: bool | None = None
     pixel_mask: str | None = None
+    pixel_mask_bits: Annotated[int, Field(ge=0, lt=1 << 32)] = 0x7FFFFFFF
     dark: str | None = None
     flat: str | None = None
     saturation: float | None = None

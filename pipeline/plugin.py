@@ -108,6 +108,15 @@ def open_sink(kind: str, **options: Any) -> Sink:
     return sink
 
 
+def keys_of(opener: Callable[..., Any]) -> list[str]:
+    """Return the keys that `opener` takes, as ``name`` or ``name = default``."""
+    return [
+        p.name if p.default in (Parameter.empty, None) else f"{p.name} = {p.default!r}"
+        for p in signature(opener).parameters.values()
+        if p.kind == p.KEYWORD_ONLY
+    ]
+
+
 def _check_options(opener: Callable[..., Any], options: dict[str, Any], where: str) -> None:
     parameters = [p for p in signature(opener).parameters.values() if p.kind == p.KEYWORD_ONLY]
     known = [p.name for p in parameters]

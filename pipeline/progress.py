@@ -48,7 +48,7 @@ class ProgressLine:
 def line(view: View) -> str:
     """Return the progress line of `view`."""
     tracker = view.health.get("tracker", {})
-    if not tracker:
+    if not view.health.get("receiver", {}).get("received"):
         return f"starting ({', '.join(sorted(view.heard_ns)) or 'no process is up yet'})"
     done = int(tracker.get("classified", 0))
     expected = f"/{view.expected}" if view.expected is not None else ""

@@ -39,6 +39,11 @@ class View:
     heard_ns: dict[str, int] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The model's classes, once the tracker knows them."""
+        return tuple(self.health.get("tracker", {}).get("classes", ()))
+
 
 def roles(config: Config) -> list[str]:
     """Return the processes that `config` asks for."""

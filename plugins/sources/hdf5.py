@@ -34,7 +34,7 @@ UNITS: dict[str, Unit] = {
 }
 
 
-def open_source(target: str, *, ids: str | None = None) -> "Hdf5":
+def open_source(target: str, *, ids: str | None = None, flip: bool = False) -> "Hdf5":
     """Open ``FILE#/path``.
 
     Parameters
@@ -43,20 +43,23 @@ def open_source(target: str, *, ids: str | None = None) -> "Hdf5":
         File and path of the dataset in it.
     ids
         Path of the dataset (n,) of frame numbers; without it they are counted from 0.
+    flip
+        Reverse the rows of frames, as the program did that the PONI was made with (Dioptas does).
     """
     file, hash_, path = target.rpartition("#")
     if not hash_ or not file or not path:
         raise PipelineError(f"hdf5:{target}: not FILE#/path/of/dataset")
-    return Hdf5(file, path, ids)
+    return Hdf5(file, path, ids, flip)
 
 
 class Hdf5:
     """Source of the items of one dataset."""
 
-    def __init__(self, name: str, path: str, ids: str | None) -> None:
+    def __init__(self, name: str, path: str, ids: str | None, flip: bool) -> None:
         self._name = name
         self._path = path
         self._ids_path = ids
+        self._flip = flip
         self._file: h5py.File | None = None
 
     def start(self) -> RunStart:
@@ -123,7 +126,7 @@ class Hdf5:
     def _batch(self, first: int, end: int) -> Batch:
         rows, ids = self._data[first:end], self._ids[first:end]
         if self._is_frames:
-            return frame_batch(first, int(ids[0]), rows[0])
+            return frame_batch(first, int(ids[0]), rows[0][::-1] if self._flip else rows[0])
         return pattern_batch(first, ids, rows)
 
     def _one_by_one(self, first: int, end: int) -> Iterator[Batch | Failure]:

@@ -23,9 +23,12 @@ from phasewatch.plugins.sources.items import frame_batch, native, one_line
 SUFFIXES = (".tif", ".tiff", ".edf", ".cbf", ".mccd", ".mar3450", ".img")
 
 
-def open_source(target: str) -> "Images":
-    """Open the images that `target` names: a file, a folder, or a glob."""
-    return Images(target)
+def open_source(target: str, *, flip: bool = False) -> "Images":
+    """Open the images that `target` names: a file, a folder, or a glob.
+
+    `flip` reverses the rows, as the program did that the PONI was made with (Dioptas does).
+    """
+    return Images(target, flip)
 
 
 def find_images(target: str) -> list[Path]:
@@ -73,8 +76,9 @@ def read_image(path: Path) -> NDArray[Any]:
 class Images:
     """Source of single images; the first that can be read says what all must be like."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, flip: bool) -> None:
         self._target = target
+        self._flip = flip
 
     def start(self) -> RunStart:
         """Find the files and read the first image."""
@@ -111,7 +115,7 @@ class Images:
             except PipelineError as error:
                 yield Failure(seq, seq, "source", str(error))
             else:
-                yield frame_batch(seq, seq, image)
+                yield frame_batch(seq, seq, image[::-1] if self._flip else image)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -129,7 +129,7 @@ def test_pixels_invalid_in_one_frame_equal_masked_ones(poni_path, experiment, ki
     calibration = Calibration.load(
         poni_path, **images, polarization=polarization, saturation=saturation
     )
-    wide = Integrator(calibration, **options, engine="pyfai")
+    wide = Integrator(calibration, **{**options, "n_bins": 100}, engine="pyfai")
     margin = 0.1 * np.ptp(wide.axis) + 0.01
     limits = (wide.axis[0] - margin, wide.axis[-1] + margin)  # pyFAI's own follow the mask
 

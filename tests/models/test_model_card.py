@@ -11,13 +11,13 @@ BASELINE = {"method": "asls", "lam": 1e5, "p": 0.002, "n_iter": 10}
 
 
 def make(**changes) -> Card:
-    fields = dict(
-        architecture="cnn",
-        classes=("before", "after"),
-        axis=Axis.of(AXIS, "2th_deg"),
-        baseline=BASELINE,
-        normalise="minmax",
-        training=Training(
+    fields = {
+        "architecture": "cnn",
+        "classes": ("before", "after"),
+        "axis": Axis.of(AXIS, "2th_deg"),
+        "baseline": BASELINE,
+        "normalise": "minmax",
+        "training": Training(
             digest="0" * 64,
             provenance="series.npz",
             labels={0: 0, 9: 1},
@@ -27,8 +27,8 @@ def make(**changes) -> Card:
             epochs=1,
             loss=0.1,
         ),
-        n_parameters=23307,
-    )
+        "n_parameters": 23307,
+    }
     return Card(**{**fields, **changes})
 
 
@@ -79,12 +79,12 @@ def test_bad_cards(change, message):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", b"\xff\xfe", '{"architecture": "cnn"}'])
 def test_not_a_card(text):
-    with pytest.raises(ModelError, match="card.json: "):
+    with pytest.raises(ModelError, match=r"card\.json: "):
         Card.from_json(text, "card.json")
 
 
 def chain(**changes):
-    return dict(axis=AXIS, unit="2th_deg", baseline=BASELINE, normalise="minmax") | changes
+    return {"axis": AXIS, "unit": "2th_deg", "baseline": BASELINE, "normalise": "minmax"} | changes
 
 
 def test_check_takes_its_own():
@@ -96,15 +96,15 @@ def test_check_takes_its_own():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(unit="q_A^-1"), r"unit: the patterns have q_A\^-1, the model's card has 2th_deg"),
-        (dict(unit=None), "unit: the patterns have None"),
-        (dict(axis=AXIS[1:]), "axis: the patterns have 4022 points .* 4023 points from 9.56038 to"),
-        (dict(axis=AXIS[None]), "axis: the patterns have shape"),
-        (dict(axis=AXIS + 2e-3 * (AXIS[1] - AXIS[0])), "axis: the patterns have .* at point"),
-        (dict(axis=AXIS * np.nan), "axis: "),
-        (dict(baseline={**BASELINE, "lam": 1e6}), "baseline: .*1000000.0.*100000.0"),
-        (dict(baseline={"method": "none"}), "baseline: .*none.*asls"),
-        (dict(normalise="none"), "normalise: the patterns have 'none', .*'minmax'"),
+        ({"unit": "q_A^-1"}, r"unit: the patterns have q_A\^-1, the model's card has 2th_deg"),
+        ({"unit": None}, "unit: the patterns have None"),
+        ({"axis": AXIS[1:]}, "axis: the patterns have 4022 points .* 4023 points from 9.56038 to"),
+        ({"axis": AXIS[None]}, "axis: the patterns have shape"),
+        ({"axis": AXIS + 2e-3 * (AXIS[1] - AXIS[0])}, "axis: the patterns have .* at point"),
+        ({"axis": AXIS * np.nan}, "axis: "),
+        ({"baseline": {**BASELINE, "lam": 1e6}}, "baseline: .*1000000.0.*100000.0"),
+        ({"baseline": {"method": "none"}}, "baseline: .*none.*asls"),
+        ({"normalise": "none"}, "normalise: the patterns have 'none', .*'minmax'"),
     ],
 )
 def test_check_refuses(change, message):

@@ -80,7 +80,7 @@ def test_train_again_replaces_its_own_folder_only(files):
 
 
 def test_out_is_a_file(files):
-    series, labels, out = files
+    _series, _labels, out = files
     out.write_text("")
     assert "is a file; --out is the folder" in str(train(files).exception)
 

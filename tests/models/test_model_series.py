@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from phasewatch.models import ModelError
-from phasewatch.models.series import read_series, unit_of
+from phasewatch.models.series import read_series
+from phasewatch.models.units import unit_of
 
 X = np.linspace(1, 9, 50)
 Y = np.random.default_rng(0).random((4, 50), np.float32)
@@ -90,7 +91,7 @@ def test_bad_npz(tmp_path, changes, message):
 def test_truncated_npz(tmp_path, cut):
     path = write_npz(tmp_path / "bad.npz")
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ModelError, match="bad.npz"):
+    with pytest.raises(ModelError, match=r"bad\.npz"):
         read_series(path)
 
 
@@ -99,7 +100,7 @@ def test_corrupt_npz(tmp_path):
     content = bytearray(path.read_bytes())
     content[700] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(ModelError, match="bad.npz: cannot be read"):
+    with pytest.raises(ModelError, match=r"bad\.npz: cannot be read"):
         read_series(path)
 
 
@@ -137,7 +138,7 @@ def test_xy_with_a_bare_header(tmp_path):
 
 
 def test_xy_errors(tmp_path):
-    with pytest.raises(ModelError, match="no .xy file"):
+    with pytest.raises(ModelError, match=r"no \.xy file"):
         read_series(tmp_path)
     write_xy(tmp_path / "a.xy", Y[0])
     write_xy(tmp_path / "b.xy", Y[0], x=X + 0.1)
@@ -221,7 +222,7 @@ def test_bad_result_files(tmp_path, changes, message):
 def test_truncated_hdf5(tmp_path, cut):
     path = write_result(tmp_path / "r.nxs")
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ModelError, match="r.nxs: cannot be read"):
+    with pytest.raises(ModelError, match=r"r\.nxs: cannot be read"):
         read_series(path)
 
 

@@ -79,7 +79,7 @@ def test_truncated_weights(folder, size):
     with pytest.raises(ModelError, match=r"card.json: sha256: .* but model.safetensors has"):
         load(folder)
     rewrite_card(folder, sha256=hashlib.sha256(content).hexdigest())
-    with pytest.raises(ModelError, match="model.safetensors: not a safetensors file"):
+    with pytest.raises(ModelError, match=r"model\.safetensors: not a safetensors file"):
         load(folder)
 
 

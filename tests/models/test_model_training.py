@@ -99,7 +99,7 @@ def test_empty_bins_and_bad_patterns(synthetic):
 
 
 def test_every_class_needs_a_pattern(synthetic):
-    series, truth = synthetic.series()
+    series, _truth = synthetic.series()
     labels = Labels(np.array([1, 2]), np.array([0, 0]), ("before", "after"))
     with pytest.raises(ModelError, match="class 'after' has no pattern"):
         train(series, labels, model="fcnn")

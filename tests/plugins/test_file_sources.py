@@ -260,3 +260,13 @@ def test_real_calibrant_image(data_dir: Path) -> None:
     start, items = read(f"images:{data_dir / 'ceo2_pilatus'}")
     assert (start.expected, start.wavelength_m) == (1, None)
     assert stack(items, "frame").shape == (1, 1043, 981)
+
+
+def test_rows_can_be_reversed(tmp_path: Path) -> None:
+    frames = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["data"] = frames
+    fabio.tifimage.TifImage(frames[0]).write(str(tmp_path / "f.tif"))
+    for uri, n in ((f"hdf5:{tmp_path}/f.h5#/data", 2), (f"images:{tmp_path}/f.tif", 1)):
+        _, items = read(uri, flip=True)
+        np.testing.assert_array_equal(stack(items, "frame"), frames[:n, ::-1])
