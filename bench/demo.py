@@ -18,6 +18,7 @@ from phasewatch.pipeline.cli import main as phasewatch
 from phasewatch.plugins.result import read_result
 
 TRAINING = ("--seed", "1", "--frames", "120", "--labels", "12")
+MODEL = "cnn"
 STREAM = ("--seed", "3", "--frames", "300")
 
 
@@ -32,9 +33,9 @@ def main(folder: Path) -> int:
         ("an experiment to learn from", "simulate", "fe-ramp", "--out", training, *TRAINING),
         ("its clean patterns", "run", training / "run.toml"),
         (
-            "a CNN from 12 labelled patterns",
+            "a model from a few labelled patterns",
             *("train", training / "result.nxs", "--labels", training / "labels.csv"),
-            *("--model", "cnn", "--out", model),
+            *("--model", MODEL, "--out", model),
         ),
         ("another run, other conditions", "simulate", "fe-ramp", "--out", stream, *STREAM),
         (

@@ -41,7 +41,7 @@ def train(
     _refuse_other_folder(out)
     patterns = read_series(series)
     names = None if classes is None else [name.strip() for name in classes.split(",")]
-    given = read_labels(labels, n_patterns=len(patterns), classes=names)
+    given = read_labels(labels, series_index=patterns.index, classes=names)
     recipe = training.Recipe() if epochs is None else training.Recipe(epochs=epochs)
     with _progress(f"training {model}") as progress:
         net, card, novelty = training.train(
@@ -78,7 +78,7 @@ def evaluate(
     patterns = read_series(series)
     given = None
     if labels is not None:
-        given = read_labels(labels, n_patterns=len(patterns), classes=card.classes)
+        given = read_labels(labels, series_index=patterns.index, classes=card.classes)
     with _progress("classifying") as progress:
         found = evaluate_on(predictor, patterns, given, progress=progress)
     _show(found, patterns, card.classes, "accuracy")

@@ -35,12 +35,14 @@ class Labels:
 
 
 def read_labels(
-    path: str | Path, *, n_patterns: int, classes: Sequence[str] | None = None
+    path: str | Path, *, series_index: NDArray[np.int64], classes: Sequence[str] | None = None
 ) -> Labels:
-    """Read a table of labels for a series of `n_patterns`.
+    """Read a table of labels.
 
     Parameters
     ----------
+    series_index
+        (n,) the index that the table means, of each pattern of the series (`Series.index`).
     classes
         The classes in order. Without it they are those in the table, in the order in which they
         first appear along the series; there must then be two at least.
@@ -51,6 +53,7 @@ def read_labels(
         Names the file, and the line where one is at fault.
     """
     path = Path(path)
+    position = {index: i for i, index in enumerate(series_index.tolist())}
     found: dict[int, tuple[str, int]] = {}
     for line, row in _rows(path):
         where = f"{path} line {line}"
@@ -58,8 +61,13 @@ def read_labels(
             index = int(row["index"])
         except ValueError:
             raise ModelError(f"{where}: index {row['index']!r} is not a whole number") from None
-        if not 0 <= index < n_patterns:
-            raise ModelError(f"{where}: index {index}: the series has {n_patterns} patterns")
+        if not 0 <= index <= series_index[-1]:
+            raise ModelError(
+                f"{where}: index {index}: the series has {len(series_index)} patterns, "
+                f"the last is {series_index[-1]}"
+            )
+        if index not in position:
+            raise ModelError(f"{where}: index {index}: that item of the run gave no pattern")
         if index in found:
             raise ModelError(f"{where}: index {index} has a label in line {found[index][1]}")
         if not row["label"]:
@@ -76,7 +84,8 @@ def read_labels(
         if len(classes) < 2:
             raise ModelError(f"{path}: only one class, {names[0]!r}; at least two are needed")
     label = [list(classes).index(name) for name in names]
-    return Labels(np.array(order, np.int64), np.array(label, np.int64), tuple(classes))
+    where_labelled = np.array([position[i] for i in order], np.int64)
+    return Labels(where_labelled, np.array(label, np.int64), tuple(classes))
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -10,13 +10,16 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from phasewatch.models.errors import ModelError
 from phasewatch.models.units import unit_of
+
+if TYPE_CHECKING:
+    import h5py
 
 
 def read_npz(path: Path) -> dict[str, Any]:
@@ -107,7 +110,7 @@ def read_hdf5(path: Path, inside: str) -> dict[str, Any]:
     """Read the NXdata at `inside`; of a result of ours also ids and settings."""
     import h5py  # 0.2 s that the command line need not wait for
 
-    with _hdf5_errors(path), h5py.File(path, "r") as file:
+    with _hdf5_errors(path), _open(path) as file:
         group = file.get(inside)
         if not isinstance(group, h5py.Group):
             raise ModelError(f"{path}: no NXdata group {inside}; name one as {path}#/path")
@@ -120,17 +123,32 @@ def read_hdf5(path: Path, inside: str) -> dict[str, Any]:
             data[role] = group[name]
         named = data["axis"].attrs.get("unit", data["axis"].attrs.get("units", ""))
         more: dict[str, Any] = {}
-        if isinstance(file.get("/entry/frame/id"), h5py.Dataset):
-            more["ids"] = file["/entry/frame/id"][()].astype(np.int64)
+        complete = slice(None)
+        if isinstance(file.get("/entry/frame/seq"), h5py.Dataset):
+            more["index"] = file["/entry/frame/seq"][()].astype(np.int64)
+            complete = slice(len(more["index"]))  # written last: a live file may hold half an item
+            more["ids"] = file["/entry/frame/id"][complete].astype(np.int64)
         start = file.get("/entry/provenance/start")
         if isinstance(start, h5py.Dataset):
             more |= _settings(path, start[()])
         return {
             "axis": data["axis"][()],
-            "intensity": data["signal"][()],
+            "intensity": data["signal"][complete],
             "unit": unit_of(_text(named)) or unit_of(f"{axes[-1]} {_text(named)}"),
             **more,
         }
+
+
+def _open(path: Path) -> "h5py.File":
+    """Open `path`; also a result that is being written, or whose writer was killed."""
+    import h5py
+
+    try:
+        return h5py.File(path, "r")
+    except OSError:
+        if not path.is_file():
+            raise
+        return h5py.File(path, "r", swmr=True)
 
 
 def _settings(path: Path, start: Any) -> dict[str, Any]:

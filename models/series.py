@@ -28,6 +28,9 @@ class Series:
         (n, n_points) float32; NaN = empty bin.
     ids
         (n,) int64, the facility's numbers where known, else 0 .. n - 1.
+    index
+        (n,) int64, the position of each pattern in the stream it came from, rising: what a table
+        of labels means. 0 .. n - 1 but in a result file, where items that failed are missing.
     order, order_name
         The external variable (n,) float64, such as a temperature, or None; and its name.
     baseline, normalise
@@ -42,6 +45,7 @@ class Series:
     unit: str
     intensity: NDArray[np.float32]
     ids: NDArray[np.int64]
+    index: NDArray[np.int64]
     digest: str
     source: str
     order: NDArray[np.float64] | None = None
@@ -109,11 +113,12 @@ def _series(where: Path, axis: Any, intensity: Any, unit: str | None, **more: An
         raise ModelError(f"{where}: the axis must have 2 or more finite values that increase")
     if unit is None:
         raise ModelError(f"{where}: the axis' unit is not known; give one of {', '.join(UNITS)}")
-    for name in ("order", "ids"):
+    for name in ("order", "ids", "index"):
         if more.get(name) is not None and more[name].shape != (len(intensity),):
             raise ModelError(
                 f"{where}: {name}: shape {more[name].shape} for {len(intensity)} patterns"
             )
     more.setdefault("ids", np.arange(len(intensity), dtype=np.int64))
+    more.setdefault("index", np.arange(len(intensity), dtype=np.int64))
     digest = hashlib.sha256(axis.tobytes() + intensity.tobytes()).hexdigest()
     return Series(axis, unit, intensity, digest=digest, source=where.name, **more)

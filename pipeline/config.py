@@ -82,11 +82,15 @@ class ClassifierConfig(Section):
 
 
 class TrackConfig(Section):
-    """``[track]``: probabilities per item of going on and of going back; what is unknown."""
+    """``[track]``: probabilities per item of going on and of going back; what is unknown.
+
+    `novelty`: a pattern above it is unknown. 1 is the edge of the training range; patterns of the
+    twin's other runs stay below 1, frames of a detector without sample are above 2.
+    """
 
     advance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     reversal: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
-    novelty: Annotated[float, Field(gt=0)] = 2.0
+    novelty: Annotated[float, Field(gt=0)] = 1.5
 
 
 class RuntimeConfig(Section):

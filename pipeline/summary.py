@@ -63,6 +63,9 @@ def lines(stop: RunStop, classes: tuple[str, ...] = ()) -> list[str]:
             for k in (zone.boundary, zone.boundary + 1)
         ]
         width = zone.before - zone.after - 1
+        if zone.after == -1 or zone.before >= loss.received:
+            text.append(f"{names[0]} | {names[1]}: not passed")
+            continue
         text.append(
             f"{names[0]} | {names[1]}: last sure {zone.after}, first sure {zone.before}, "
             f"{width} ambiguous between"

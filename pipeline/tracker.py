@@ -36,7 +36,7 @@ class Rules:
     advance: float = 0.05
     reversal: float = 0.01
     floor: float = 0.02
-    novelty: float = 2.0
+    novelty: float = 1.5
 
 
 @lru_cache(maxsize=8)

@@ -17,7 +17,7 @@ class Track:
     name = "track"
 
     def __init__(
-        self, *, advance: float = 0.05, reversal: float = 0.01, novelty: float = 2.0
+        self, *, advance: float = 0.05, reversal: float = 0.01, novelty: float = 1.5
     ) -> None:
         self._advance, self._reversal, self._novelty = advance, reversal, novelty
         self._events: list[Event] = []

@@ -39,6 +39,7 @@ def make_series(
         unit="2th_deg",
         intensity=np.array(rows, np.float32),
         ids=np.arange(n),
+        index=np.arange(n),
         digest="0" * 64,
         source="synthetic",
         baseline={"method": "asls", "lam": 1e5},

@@ -13,7 +13,7 @@ def write(tmp_path, content):
 
 def test_classes_in_order_of_the_series(tmp_path):
     path = write(tmp_path, "index,label\n90,liquid\n3,crystal\n50,partly\n4,crystal\n")
-    labels = read_labels(path, n_patterns=100)
+    labels = read_labels(path, series_index=np.arange(100))
     assert labels.classes == ("crystal", "partly", "liquid")
     assert labels.index.tolist() == [3, 4, 50, 90]
     assert labels.label.tolist() == [0, 0, 1, 2]
@@ -22,11 +22,11 @@ def test_classes_in_order_of_the_series(tmp_path):
 
 def test_given_order(tmp_path):
     path = write(tmp_path, "index,label\n0,b\n5,a\n")
-    labels = read_labels(path, n_patterns=6, classes=["a", "b", "c"])
+    labels = read_labels(path, series_index=np.arange(6), classes=["a", "b", "c"])
     assert labels.classes == ("a", "b", "c")
     assert labels.label.tolist() == [1, 0]
     one = write(tmp_path, "index,label\n0,b\n")
-    assert read_labels(one, n_patterns=6, classes=["a", "b"]).label.tolist() == [1]
+    assert read_labels(one, series_index=np.arange(6), classes=["a", "b"]).label.tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_given_order(tmp_path):
     ],
 )
 def test_dialects(tmp_path, text):
-    labels = read_labels(write(tmp_path, text), n_patterns=6)
+    labels = read_labels(write(tmp_path, text), series_index=np.arange(6))
     assert (labels.index.tolist(), labels.classes) == ([0, 5], ("0", "1"))
 
 
@@ -70,7 +70,7 @@ def test_dialects(tmp_path, text):
 )
 def test_hostile_files(tmp_path, content, message):
     with pytest.raises(ModelError, match=message) as error:
-        read_labels(write(tmp_path, content), n_patterns=133)
+        read_labels(write(tmp_path, content), series_index=np.arange(133))
     assert "labels.csv" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -78,9 +78,17 @@ def test_hostile_files(tmp_path, content, message):
 def test_label_that_is_no_class(tmp_path):
     path = write(tmp_path, "index,label\n1,a\n2,c\n")
     with pytest.raises(ModelError, match="line 3: label 'c' is not one of a, b"):
-        read_labels(path, n_patterns=5, classes=["a", "b"])
+        read_labels(path, series_index=np.arange(5), classes=["a", "b"])
 
 
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError):
-        read_labels(tmp_path / "none.csv", n_patterns=3)
+        read_labels(tmp_path / "none.csv", series_index=np.arange(3))
+
+
+def test_an_index_is_the_position_in_the_stream(tmp_path):
+    series_index = np.array([0, 1, 4, 5])
+    labels = read_labels(write(tmp_path, "index,label\n4,a\n5,b\n"), series_index=series_index)
+    assert labels.index.tolist() == [2, 3]
+    with pytest.raises(ModelError, match="line 2: index 2: that item of the run gave no pattern"):
+        read_labels(write(tmp_path, "index,label\n2,a\n5,b\n"), series_index=series_index)

@@ -167,6 +167,7 @@ def write_result(path, *, group="/entry/patterns", start=None, unit="q_nm^-1", *
         g.attrs["signal"] = "intensity"
         g.attrs["axes"] = ["seq", "axis"]
         f["/entry/frame/id"] = changes.get("ids", np.array([7, 8, 10, 11]))
+        f["/entry/frame/seq"] = changes.get("seq", np.array([0, 1, 3, 4]))
         if start is not None:
             f["/entry/provenance/start"] = start
     return path
@@ -178,6 +179,7 @@ def test_result_file(tmp_path):
     series = read_series(path)
     assert series.unit == "q_nm^-1"
     assert series.ids.tolist() == [7, 8, 10, 11]
+    assert series.index.tolist() == [0, 1, 3, 4]
     assert series.baseline == settings["baseline"]
     assert series.normalise == "minmax"
     assert np.array_equal(series.intensity, Y)
@@ -246,3 +248,9 @@ def test_real_files(data_dir):
     xy = read_series(data_dir / "xy_map")
     assert (xy.unit, len(xy)) == ("2th_deg", 9)
     assert xy.axis[0] == 7.882808091e-03
+
+
+def test_a_result_file_with_half_an_item_gives_the_whole_ones(tmp_path):
+    series = read_series(write_result(tmp_path / "live.nxs", seq=np.array([0, 1])))
+    assert series.ids.tolist() == [7, 8]
+    np.testing.assert_array_equal(series.intensity, Y[:2])
