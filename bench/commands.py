@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,3 +53,50 @@ def simulate(
     what = "no data" if no_frames else f"{run.conditions.frames} {kind.value}"
     typer.echo(f"{out}: {what}, {run.pressure_gpa[0]:.1f} to {run.pressure_gpa[-1]:.1f} GPa")
     typer.echo(f"configuration: {out / 'run.toml'}; picture: {out / 'run.png'}")
+
+
+class _Scenario(StrEnum):
+    reduction = "reduction"
+
+
+def bench(
+    scenario: Annotated[_Scenario, typer.Argument(help="What to measure.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write raw times and the machine's description.")
+    ] = None,
+) -> None:
+    """Measure on this machine, contenders interleaved in one run; read the ratios.
+
+    reduction: integration and baseline against pyFAI and pybaselines, on one core and on all.
+    """
+    import json
+    import os
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from phasewatch.bench import machine, reduction
+
+    console = Console()
+    found = []
+    with console.status("") as status:
+        for n_cores in sorted({1, len(os.sched_getaffinity(0))}):
+            for row in reduction.rows(n_cores, lambda text: status.update(text)):
+                found.append(row)
+                if json_file is not None:
+                    report: dict[str, Any] = {
+                        "scenario": scenario.value,
+                        "machine": machine.describe(),
+                        "rows": [reduction.as_json(r) for r in found],
+                    }
+                    json_file.write_text(json.dumps(report) + "\n", encoding="utf-8")
+    columns = "what|of|bins|cores|yardstick|its ms|our ms|ratio|x memory read|deviation"
+    table = Table(*columns.split("|"))
+    for row in found:
+        floor = f"{row.ours_ms / row.floor_ms:.1f}" if row.floor_ms else ""
+        times = (f"{row.yardstick_ms:.2f}", f"{row.ours_ms:.3f}", f"{row.ratio:.1f}")
+        table.add_row(
+            *(row.what, row.size, str(row.n_bins), str(row.cores), row.yardstick),
+            *(*times, floor, f"{row.deviation:.0e}"),
+        )
+    console.print(table)

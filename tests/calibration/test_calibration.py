@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pyFAI.detectors import detector_factory
 
-from phasewatch.calibration import Calibration, CalibrationError
+from phasewatch.calibration import Calibration, CalibrationError, Integrator
 
 SHAPE = (6, 8)
 
@@ -235,3 +235,12 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
     with pytest.raises(AttributeError, match="no attribute 'Calibrations'"):
         _ = phasewatch.calibration.Calibrations
+
+
+def test_zero_counts_are_counts(write_poni):
+    calibration = Calibration.load(write_poni(Detector="Lambda2M", Detector_config="{}"))
+    frame = np.zeros((1, 1556, 1556), np.uint16)
+    frame[0, ::2] = 1
+    for split in ("no", "bbox"):
+        pattern = Integrator(calibration, n_bins=50, split=split)(frame)[0]
+        assert 0.4 < np.nanmean(pattern) < 0.7  # solid angle: a little over the mean count
