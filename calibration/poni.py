@@ -73,9 +73,9 @@ class Poni:
             detector = maker(**arguments)
             if "binning" in config:
                 detector.binning = config["binning"]
-            # pyFAI leaves a detector's "dummy" counts out, and LAMBDA's is 0 there: without this,
-            # at half a count a pixel six of ten valid pixels would be lost, and all of them zeros.
-            detector.dummy = None
+            # pyFAI leaves a detector's "dummy" counts out, and LAMBDA's is 0: at half a count per
+            # pixel six of ten valid pixels would be lost. Negative counts are invalid anyway.
+            detector.dummy = -1
         except Exception as error:  # each detector class has its own idea of a bad argument
             raise CalibrationError(f"Detector_config: {self.detector}: {error}") from error
         for field in ("pixel1", "pixel2"):
