@@ -75,7 +75,7 @@ class Poni:
                 detector.binning = config["binning"]
             # pyFAI leaves a detector's "dummy" counts out, and LAMBDA's is 0: at half a count per
             # pixel six of ten valid pixels would be lost. Negative counts are invalid anyway.
-            detector.dummy = -1
+            detector.dummy, detector.delta_dummy = -1, 0.5
         except Exception as error:  # each detector class has its own idea of a bad argument
             raise CalibrationError(f"Detector_config: {self.detector}: {error}") from error
         for field in ("pixel1", "pixel2"):
