@@ -19,14 +19,17 @@ from phasewatch.plugins.result import read_result
 
 TRAINING = ("--seed", "1", "--frames", "120", "--labels", "12")
 MODEL = "cnn"
+MADE = ("training", "stream", "model", "RESULT.nxs", "SUMMARY.json", "RESULT.png")
 STREAM = ("--seed", "3", "--frames", "300")
 
 
 def main(folder: Path) -> int:
-    """Run the demonstration in `folder`, which is made anew; return the exit code."""
+    """Run the demonstration in `folder`; return the exit code."""
     console = Console(highlight=False, soft_wrap=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in MADE:  # of an earlier demonstration; nothing else is touched
+        shutil.rmtree(folder / old, ignore_errors=True)
+        (folder / old).unlink(missing_ok=True)
     training, stream, model = folder / "training", folder / "stream", folder / "model"
     result, summary = folder / "RESULT.nxs", folder / "SUMMARY.json"
     steps = (

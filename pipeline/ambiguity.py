@@ -58,6 +58,8 @@ class Ambiguity:
                 boundary=k,
                 after=b.after_seq,
                 before=self.last_seq + 1 if b.before is None else b.before_seq,
+                n=(self.n if b.before is None else b.before) - b.after - 1,
+                passed=b.after >= 0 and b.before is not None,
             )
             for k, b in enumerate(self.boundaries)
         )

@@ -4,16 +4,17 @@ Each is an entry point of the group ``phasewatch.commands``. An error that the u
 one line on standard error and exit code 1; a traceback comes only with ``--debug``.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, version
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.plugin import found
+from phasewatch.pipeline.processes.children import DEBUG
 
 HELP = """Says, frame by frame, which phase a sample under a diffraction detector is in.
 
@@ -22,7 +23,8 @@ First steps:
   phasewatch simulate fe-ramp --out run1     an experiment to play with
   phasewatch run run1/run.toml               its clean patterns, run1/result.nxs
   phasewatch train run1/result.nxs --labels run1/labels.csv --model cnn --out model1
-then put the model into run1/run.toml, as model = "../model1" under [classifier], and run that.
+then put the model into run1/run.toml, as model = "../model1" under [classifier], and
+  phasewatch run run1/run.toml --out run1/watched.nxs
 """
 
 
@@ -69,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv`; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    arguments = [a for a in arguments if a != "--debug"] or ["--help"]
+    if debug:
+        os.environ[DEBUG] = "1"
     try:
         code = app()(arguments, standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -98,5 +102,5 @@ def _line(error: Exception) -> str:
 
 
 def _fail(line: str, code: int) -> int:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"phasewatch: {line}", markup=False)
+    typer.echo(f"phasewatch: {line}", err=True)
     return code

@@ -1,6 +1,6 @@
 """The commands of the chain: run, status, stop, plugins."""
 
-import os
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,8 @@ from phasewatch.pipeline.transport.request import request
 Address = Annotated[
     str, typer.Argument(help="What `phasewatch run` printed as control, tcp://127.0.0.1:PORT.")
 ]
-Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for an answer.")]
+UNSHOWN = ("age_s", "zones")
+Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for an answer.")]
 
 
 def run(
@@ -39,29 +40,28 @@ def run(
     A first Ctrl-C stops the source and lets what was received come through; a second one ends all.
     The exit code is not 0 when the chain could not go on.
     """
-    console = Console()
     checked = load_config(config, source=source, out=out)
-    with ProgressLine(console) as progress:
-        seen: list[View] = []
+    if summary is not None and not summary.absolute().parent.is_dir():
+        raise PipelineError(f"--summary {summary}: there is no folder {summary.parent}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the first Ctrl-C: stop in order
+    seen: list[View] = []
+    with ProgressLine(Console()) as progress:
 
         def update(view: View) -> None:
-            if not seen:
-                seen.append(view)
-                console.print(f"control {view.control} (phasewatch status, stop)", highlight=False)
+            seen[:] = [view]
             progress(view)
 
-        outcome = supervise(
-            checked, on_update=update, debug=bool(os.environ.get("PHASEWATCH_DEBUG"))
-        )
-    if outcome.stop is not None:
-        for text in lines(outcome.stop, seen[0].classes):
-            console.print(text, highlight=False, soft_wrap=True)
-        if summary is not None:
-            write_summary(outcome.stop, summary)
-            console.print(f"summary {summary}", highlight=False, soft_wrap=True)
-        for sink in checked.sink:
-            if "path" in sink.options:
-                console.print(f"result {sink.options['path']}", highlight=False, soft_wrap=True)
+        outcome = supervise(checked, on_update=update)
+    stop = outcome.stop
+    if stop is not None and (outcome.error is None or stop.loss.received):
+        for text in lines(stop, seen[0].classes):
+            typer.echo(text)
+    if stop is not None and summary is not None:
+        write_summary(stop, summary)
+        typer.echo(f"summary {summary}")
+    for path in (sink.options["path"] for sink in checked.sink if "path" in sink.options):
+        if seen[0].written:
+            typer.echo(f"result {path}")
     if outcome.error is not None:
         raise PipelineError(outcome.error)
     return 0
@@ -70,23 +70,20 @@ def run(
 def status(address: Address, wait: Wait = 2.0) -> None:
     """Show how the processes of a run are: what they have done, and how old that news is."""
     data = request(address, "status", timeout_s=wait)
-    console = Console()
-    console.print(
-        f"run {data['run_id']} from {data['source']}, expected {data['expected']}", highlight=False
-    )
+    typer.echo(f"run {data['run_id']} from {data['source']}, expected {data['expected']}")
     table = Table("process", "age s", "state")
     for role, health in sorted(data["processes"].items()):
-        state = ", ".join(f"{k} {_short(v)}" for k, v in health.items() if k != "age_s")
+        state = ", ".join(f"{k} {_short(v)}" for k, v in health.items() if k not in UNSHOWN)
         table.add_row(role, f"{health['age_s']:.1f}", state)
-    console.print(table)
+    Console().print(table)
     for event in data["events"]:
-        console.print(f"{event['kind']} at {event['seq']} (id {event['id']})", highlight=False)
+        typer.echo(f"{event['kind']} at {event['seq']} (id {event['id']})")
 
 
 def stop(address: Address, wait: Wait = 2.0) -> None:
     """Stop the source of a run; what was received still comes through."""
     data = request(address, "stop", timeout_s=wait)
-    Console().print(f"stopping run {data['run_id']}", highlight=False)
+    typer.echo(f"stopping run {data['run_id']}")
 
 
 def plugins() -> None:

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from phasewatch.pipeline.documents import Unit
 from phasewatch.pipeline.errors import PipelineError
@@ -135,16 +135,11 @@ class Config(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     sink: tuple[SinkConfig, ...] = ()
 
-    @field_validator("track")
-    @classmethod
-    def _chain_is_a_probability(cls, track: TrackConfig) -> TrackConfig:
-        if track.advance + track.reversal > 1:
-            raise ValueError("advance + reversal is over 1")
-        return track
-
 
 def load_config(path: Path, *, source: str | None = None, out: Path | None = None) -> Config:
     """Read the configuration file `path`; `source` and `out` replace what it says.
+
+    `source` replaces the whole table; paths in both are relative to the working directory.
 
     Raises
     ------
@@ -156,9 +151,13 @@ def load_config(path: Path, *, source: str | None = None, out: Path | None = Non
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path}: not TOML: {error}") from None
     if source is not None:
-        tables["source"] = {"uri": source}
+        resolved = _resolve_source(SourceConfig(uri=source), Path.cwd())
+        tables["source"] = {"uri": resolved.uri}
     if out is not None:
-        others = [s for s in tables.get("sink", []) if s.get("type") != "nexus"]
+        sinks = tables.get("sink", [])
+        if not isinstance(sinks, list):
+            raise PipelineError(f"{path}: [sink]: write [[sink]], there may be several")
+        others = [s for s in sinks if s.get("type") != "nexus"]
         tables["sink"] = [*others, {"type": "nexus", "path": str(out.absolute())}]
     return parse_config(tables, name=str(path), folder=path.absolute().parent)
 
@@ -169,7 +168,9 @@ def parse_config(tables: dict[str, Any], *, name: str, folder: Path) -> Config:
         config = Config.model_validate(tables)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise PipelineError(f"{name}: {_where(first['loc'])}: {first['msg']}") from None
+        said = {"extra_forbidden": "no such key", "missing": "it is missing"}
+        text = said.get(first["type"], first["msg"])
+        raise PipelineError(f"{name}: {_where(first['loc'])}: {text}") from None
     return _resolve(config, folder)
 
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+WHOLE = "end of run"  # the reason of a stop when the source was read to its end
+
 Unit = Literal["2th_deg", "q_nm^-1", "q_A^-1"]
 Text = Annotated[str, Field(max_length=4096)]
 
@@ -63,14 +65,16 @@ class RunStart(Document):
 class Zone(Document):
     """The ambiguity zone between class ``boundary`` and ``boundary + 1``.
 
-    It is the items with ``after < seq < before``; empty when ``before == after + 1``. `after` is -1
-    when the run does not begin with an unambiguous class, `before` the number of items when it does
-    not end with one.
+    It is the `n` items with a label and ``after < seq < before``. `after` is -1 when the run does
+    not begin below the boundary, `before` one more than the last seq when it does not end above it;
+    the boundary was passed where it does both.
     """
 
     boundary: int
     after: int
     before: int
+    n: int
+    passed: bool
 
 
 class Event(Document):
@@ -87,8 +91,10 @@ class Event(Document):
 class Loss(Document):
     """Where every item of the run ended: the loss table.
 
-    ``received + missed == expected`` (where expected is known) and
-    ``received == classified + sum(dropped) + failed``.
+    ``received + missed + not_read == expected`` and
+    ``received == classified + sum(dropped) + failed``. `classified` are the items that reached the
+    end of the chain, also of one that ends with patterns. `not_read` is what the source still held
+    when the run was ended early.
     """
 
     expected: int | None = None
@@ -97,6 +103,16 @@ class Loss(Document):
     classified: int = 0
     dropped: dict[str, int] = Field(default_factory=dict)
     failed: int = 0
+    not_read: int = 0
+
+
+class FailureKind(Document):
+    """Failures that differ in numbers only: how many, and the first of them."""
+
+    stage: Text
+    error: Text
+    n: int
+    first_seq: int
 
 
 class RunStop(Document):
@@ -108,5 +124,6 @@ class RunStop(Document):
     confidence: float | None = None
     zones: tuple[Zone, ...] = ()
     events: tuple[Event, ...] = ()
+    failures: tuple[FailureKind, ...] = ()
     latency_ms: dict[str, Any] = Field(default_factory=dict)
     rate_hz: float | None = None

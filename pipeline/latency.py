@@ -1,7 +1,7 @@
 """Latency between the stamps of a batch, in a histogram of bounded memory.
 
 Stamps are CLOCK_MONOTONIC in ns, so they compare on one host only. Bins grow by 1 %, so a quantile
-is right to 1 %; minimum and maximum are exact.
+is right to 1 %; the maximum is exact.
 """
 
 from itertools import pairwise

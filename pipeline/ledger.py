@@ -1,12 +1,17 @@
 """The loss table: where each received item ended, exactly once, and which ids never came."""
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phasewatch.pipeline.documents import Loss
+from phasewatch.pipeline.batch import Failure
+from phasewatch.pipeline.documents import FailureKind, Loss
 from phasewatch.pipeline.errors import PipelineError
+
+MAX_KINDS = 20
 
 
 class Ledger:
@@ -16,7 +21,7 @@ class Ledger:
         self.classified = 0
         self.failed = 0
         self.dropped: Counter[str] = Counter()
-        self.failed_in_a_row = 0
+        self._kinds: dict[tuple[str, str], tuple[str, int, int]] = {}
 
     @property
     def ended(self) -> int:
@@ -26,22 +31,34 @@ class Ledger:
     def classify(self, n: int) -> None:
         """Count `n` items that reached the end of the chain."""
         self.classified += n
-        self.failed_in_a_row = 0
 
-    def fail(self, n: int) -> None:
-        """Count `n` failed items."""
-        self.failed += n
-        self.failed_in_a_row += n
+    def fail(self, failures: Sequence[Failure]) -> None:
+        """Count `failures`."""
+        self.failed += len(failures)
+        for f in failures:
+            key = f.stage, re.sub(r"\d+", "#", f.error)
+            if key in self._kinds or len(self._kinds) < MAX_KINDS:
+                kind = self._kinds.get(key) or (f.error, f.seq, 0)
+                self._kinds[key] = (kind[0], kind[1], kind[2] + 1)
+
+    @property
+    def failures(self) -> tuple[FailureKind, ...]:
+        """The failures by kind, at most `MAX_KINDS` of them."""
+        return tuple(
+            FailureKind(stage=stage, error=error, n=n, first_seq=seq)
+            for (stage, _), (error, seq, n) in self._kinds.items()
+        )
 
     def drop(self, n: int, reason: str) -> None:
         """Count `n` items that the receiver dropped."""
         self.dropped[reason] += n
 
-    def loss(self, *, received: int, missed: int, expected: int | None) -> Loss:
+    def loss(self, *, received: int, missed: int, expected: int | None, whole: bool) -> Loss:
         """Return the loss table.
 
-        Where the source said how many items to expect, those that did not come are missed;
-        elsewhere `missed`, the gaps in the ids.
+        Where the source said how many items to expect, those that did not come are missed if the
+        `whole` run was read, else not read; where it did not, `missed`, the gaps in the ids, is all
+        that is known.
 
         Raises
         ------
@@ -50,15 +67,17 @@ class Ledger:
         """
         if self.ended != received:
             raise PipelineError(f"loss table: {received} items received, {self.ended} ended")
+        absent = 0 if expected is None else max(0, expected - received)
         if expected is not None:
-            missed = max(0, expected - received)
+            missed = absent if whole else min(missed, absent)
         return Loss(
-            expected=received + missed,
+            expected=received + max(missed, absent),
             received=received,
             missed=missed,
             classified=self.classified,
             dropped=dict(sorted(self.dropped.items())),
             failed=self.failed,
+            not_read=max(0, absent - missed),
         )
 
 

@@ -11,7 +11,7 @@ In a ``batch`` the arrays are the columns of `Batch`: ``seq``, ``ids``, ``t_acq`
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,9 @@ from phasewatch.pipeline.documents import Document, Event, RunStart, RunStop, Te
 from phasewatch.pipeline.errors import PipelineError
 
 VERSION = 1
+ERROR_LENGTH = 500
+# In one message: 1000 x (500 + 64 + 20) bytes and 20 000 x 20 bytes are below LIMITS.header_bytes.
+MAX_FAILURES, MAX_DROPPED = 1000, 20_000
 Array = NDArray[Any]
 Part = bytes | memoryview
 RunId = Annotated[str, Field(min_length=1, max_length=128)]
@@ -95,10 +98,11 @@ class EventBody(Document):
 
 
 class StopBody(Document):
-    """A run is over."""
+    """A run is over; `aborted`: what has not ended by now never will."""
 
     type: Literal["stop"] = "stop"
     stop: RunStop
+    aborted: bool = False
 
 
 class CreditBody(Document):
@@ -195,6 +199,8 @@ def encode(body: Body, arrays: Mapping[str, Array] | None = None) -> list[Part]:
         "arrays": [(name, a.dtype.str, a.shape) for name, a in plain.items()],
     }
     parts: list[Part] = [msgpack.packb(header)]
+    if len(parts[0]) > LIMITS.header_bytes:
+        raise MessageError(f"{body.type}: a header of {len(parts[0])} bytes cannot be sent")
     parts += [a.reshape(-1).view(np.uint8).data if a.size else b"" for a in plain.values()]
     return parts
 
@@ -214,10 +220,22 @@ def encode_start(run: RunStart) -> list[Part]:
     return encode(StartBody(run=run), {f"constant/{k}": a for k, a in run.constants.items()})
 
 
-def encode_failed(run_id: str, failures: Iterable[Failure]) -> list[Part]:
-    """Return the parts of a ``failed`` message."""
-    items = tuple((f.seq, f.id, f.stage, f.error) for f in failures)
-    return encode(FailedBody(run_id=run_id, items=items))
+def encode_failed(run_id: str, failures: Sequence[Failure]) -> Iterator[list[Part]]:
+    """Yield the parts of ``failed`` messages, as many as it takes; texts are cut."""
+    for first in range(0, len(failures), MAX_FAILURES):
+        items = tuple(
+            (f.seq, f.id, f.stage[:64], f.error[:ERROR_LENGTH])
+            for f in failures[first : first + MAX_FAILURES]
+        )
+        yield encode(FailedBody(run_id=run_id, items=items))
+
+
+def encode_dropped(run_id: str, batch: Batch, reason: str) -> Iterator[list[Part]]:
+    """Yield the parts of ``dropped`` messages for the items of `batch`."""
+    for first in range(0, len(batch), MAX_DROPPED):
+        part = batch.select(slice(first, first + MAX_DROPPED))
+        items = tuple(zip(part.seq.tolist(), part.ids.tolist(), strict=True))
+        yield encode(DroppedBody(run_id=run_id, items=items, reason=reason))
 
 
 def decode(parts: Sequence[Any], limits: Limits = LIMITS) -> Message:
@@ -246,6 +264,8 @@ def decode(parts: Sequence[Any], limits: Limits = LIMITS) -> Message:
             raise MessageError(f"array {name!r} comes twice")
         if len(shape) > limits.ndim:
             raise MessageError(f"array {name!r}: {len(shape)} axes; at most {limits.ndim}")
+        if max(shape, default=0) > limits.array_bytes:  # also where another axis is 0
+            raise MessageError(f"array {name!r}: an axis of {max(shape)} is over the limit")
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         total += nbytes
         if nbytes > limits.array_bytes or total > limits.total_bytes:

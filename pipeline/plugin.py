@@ -9,7 +9,9 @@ further keys of the ``[source]`` table, so its signature says which keys exist. 
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import entry_points
 from inspect import Parameter, signature
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import Event, RunStart, RunStop
@@ -48,6 +50,9 @@ class Sink(Protocol):
 
     def failures(self, failures: Sequence[Failure]) -> None:
         """Take items that did not."""
+
+    def dropped(self, items: Sequence[tuple[int, int]], reason: str) -> None:
+        """Take the (seq, id) of items that the receiver dropped."""
 
     def event(self, event: Event) -> None:
         """Take what happened to the sample."""
@@ -95,16 +100,14 @@ def open_source(uri: str, **options: Any) -> Source:
             f"source {uri!r} is not SCHEME:TARGET; schemes: {', '.join(found('sources'))}"
         )
     opener = load("sources", scheme)
-    _check_options(opener, options, f"[source] {scheme}:")
-    source: Source = opener(target, **options)
+    source: Source = opener(target, **_checked(opener, options, f"[source] {scheme}:"))
     return source
 
 
 def open_sink(kind: str, **options: Any) -> Sink:
     """Open the sink of type `kind`, e.g. ``nexus``."""
     opener = load("sinks", kind)
-    _check_options(opener, options, f"[[sink]] {kind}:")
-    sink: Sink = opener(**options)
+    sink: Sink = opener(**_checked(opener, options, f"[[sink]] {kind}:"))
     return sink
 
 
@@ -117,9 +120,11 @@ def keys_of(opener: Callable[..., Any]) -> list[str]:
     ]
 
 
-def _check_options(opener: Callable[..., Any], options: dict[str, Any], where: str) -> None:
+def _checked(opener: Callable[..., Any], options: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return `options` as the annotations of `opener` say, or raise one line that names the key."""
     parameters = [p for p in signature(opener).parameters.values() if p.kind == p.KEYWORD_ONLY]
     known = [p.name for p in parameters]
+    types = get_type_hints(opener, include_extras=True)
     for name in options:
         if name not in known:
             raise PipelineError(
@@ -128,3 +133,10 @@ def _check_options(opener: Callable[..., Any], options: dict[str, Any], where: s
     for p in parameters:
         if p.default is Parameter.empty and p.name not in options:
             raise PipelineError(f"{where} key {p.name!r} is missing")
+    checked = {}
+    for name, value in options.items():
+        try:
+            checked[name] = TypeAdapter(types.get(name, Any)).validate_python(value)
+        except ValidationError as error:
+            raise PipelineError(f"{where} key {name!r}: {error.errors()[0]['msg']}") from None
+    return checked

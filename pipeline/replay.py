@@ -7,10 +7,10 @@ import numpy as np
 
 from phasewatch.pipeline.batch import Failure
 from phasewatch.pipeline.chain import Chain
-from phasewatch.pipeline.documents import Event, RunStart, RunStop
+from phasewatch.pipeline.documents import WHOLE, Event, RunStart, RunStop
 from phasewatch.pipeline.ledger import Gaps, Ledger
 from phasewatch.pipeline.plugin import Sink, Source
-from phasewatch.pipeline.stage import Stage, conform, isolate
+from phasewatch.pipeline.stage import Conform, Stage, isolate
 from phasewatch.pipeline.stages.track import Track
 
 
@@ -19,13 +19,15 @@ def replay(
 ) -> RunStop:
     """Give what `source` holds to `stages` and what comes out to `sink`; return the end of the run.
 
-    The items come out as they do from the processes, to the last bit.
+    The items come out as they do from the processes, to the last bit. Failures do not end it,
+    however many.
     """
     chain, track = Chain(stages), next((s for s in stages if isinstance(s, Track)), None)
     ledger, gaps, events, received = Ledger(), Gaps(), list[Event](), 0
     try:
         run: RunStart = source.start().evolve(run_id=run_id)
         sink.start(chain.start(run))
+        conform = Conform(run)
         for item in source:
             if item is None:
                 continue
@@ -38,12 +40,12 @@ def replay(
                 gaps.add(item.ids)
                 first, received = received, received + len(item)
                 numbered = replace(item, seq=np.arange(first, received))
-                good, bad = isolate("source", lambda batch: conform(run, batch), numbered)
+                good, bad = isolate("source", conform, numbered)
             if good is not None:
                 good, failures = chain.process_isolated(good)
                 bad = bad + failures
             if bad:
-                ledger.fail(len(bad))
+                ledger.fail(bad)
                 sink.failures(bad)
             if good is not None:
                 ledger.classify(len(good))
@@ -53,11 +55,14 @@ def replay(
                     sink.event(event)
         stop = RunStop(
             run_id=run_id,
-            reason="end of run",
-            loss=ledger.loss(received=received, missed=gaps.missed, expected=run.expected),
+            reason=WHOLE,
+            loss=ledger.loss(
+                received=received, missed=gaps.missed, expected=run.expected, whole=True
+            ),
             confidence=track.confidence if track else None,
             zones=track.zones if track else (),
             events=tuple(events),
+            failures=ledger.failures,
         )
         sink.stop(stop)
         return stop

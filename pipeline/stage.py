@@ -11,8 +11,7 @@ from typing import Protocol
 from phasewatch.pipeline.batch import Batch, Failure, concatenate
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.errors import PipelineError
-
-ERROR_LENGTH = 500
+from phasewatch.pipeline.messages import ERROR_LENGTH
 
 
 class Stage(Protocol):
@@ -25,6 +24,23 @@ class Stage(Protocol):
 
     def process(self, batch: Batch) -> Batch:
         """Compute."""
+
+
+class Conform:
+    """Checks that batches are what the start of their run announced."""
+
+    def __init__(self, run: RunStart) -> None:
+        self._run = run
+        self._timed: bool | None = None
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return `batch`, or raise what `conform` raises; all have t_acq, or none has."""
+        timed = batch.t_acq is not None
+        if self._timed not in (None, timed):
+            raise PipelineError(f"t_acq {'came' if timed else 'is missing'} in the middle of a run")
+        conform(self._run, batch)
+        self._timed = timed
+        return batch
 
 
 def conform(run: RunStart, batch: Batch) -> Batch:
@@ -58,6 +74,8 @@ def isolate(
     tuple
         What could be processed, in order (None if nothing), and one `Failure` per bad item.
     """
+    if len(batch) == 0:
+        return None, []
     try:
         return process(batch), []
     except Exception as error:  # whatever one item did, the others must come through

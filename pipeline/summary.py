@@ -6,7 +6,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from phasewatch.pipeline.documents import RunStop
+from phasewatch.pipeline.documents import WHOLE, RunStop
 
 PACKAGES = ("phasewatch", "numpy", "numba", "pyFAI", "torch", "pyzmq", "msgpack", "h5py")
 
@@ -44,10 +44,13 @@ def lines(stop: RunStop, classes: tuple[str, ...] = ()) -> list[str]:
     """Return the summary in a few lines of text."""
     loss = stop.loss
     dropped = ", ".join(f"{n} dropped ({reason})" for reason, n in loss.dropped.items())
+    unread = f" + {loss.not_read} not read" if loss.not_read else ""
+    done = "classified" if classes else "reduced"
     text = [
-        f"{loss.received} received + {loss.missed} missed = {loss.expected} expected; "
-        f"{loss.classified} classified, {dropped or '0 dropped'}, {loss.failed} failed"
+        f"{loss.received} received + {loss.missed} missed{unread} = {loss.expected} expected; "
+        f"{loss.classified} {done}, {dropped or '0 dropped'}, {loss.failed} failed"
     ]
+    text += [f"{k.n} failed in {k.stage}, first {k.first_seq}: {k.error}" for k in stop.failures]
     if stop.rate_hz:
         latency = "".join(
             f", {name} {stop.latency_ms[name]:.1f} ms"
@@ -62,16 +65,15 @@ def lines(stop: RunStop, classes: tuple[str, ...] = ()) -> list[str]:
             classes[k] if k < len(classes) else f"class {k}"
             for k in (zone.boundary, zone.boundary + 1)
         ]
-        width = zone.before - zone.after - 1
-        if zone.after == -1 or zone.before >= loss.received:
+        if not zone.passed:
             text.append(f"{names[0]} | {names[1]}: not passed")
             continue
         text.append(
             f"{names[0]} | {names[1]}: last sure {zone.after}, first sure {zone.before}, "
-            f"{width} ambiguous between"
+            f"{zone.n} ambiguous between"
         )
     for event in stop.events:
         text.append(f"{event.kind} at {event.seq} (id {event.id}), posterior {event.posterior:.3f}")
-    if stop.reason != "end of run":
+    if stop.reason != WHOLE:
         text.append(f"ended early: {stop.reason}")
     return text

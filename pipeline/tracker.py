@@ -10,8 +10,9 @@ probabilities p_c of the classifier and a uniform prior,
 single prediction may be wrong: with 0.02 no prediction outweighs the chain by more than about 50 to
 1, so that one stray pattern does not reverse a transition and two do not go unseen.
 
-A pattern whose novelty is above a limit is no evidence: the chain only moves on, and the report
-says unknown.
+The phase changes when the posterior of another one reaches `sure`: at a noisy boundary the best of
+two near-equals would change to and fro. A pattern whose novelty is above a limit is no evidence:
+the chain only moves on, the report says unknown, and it has no label in the ambiguity zones.
 """
 
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ class Rules:
     reversal: float = 0.01
     floor: float = 0.02
     novelty: float = 1.5
+    sure: float = 0.8
 
 
 @lru_cache(maxsize=8)
@@ -92,11 +94,14 @@ def step(rules: Rules, state: State, prediction: Prediction) -> tuple[State, Rep
     posterior = chained * evidence
     posterior /= posterior.sum()
     best = int(posterior.argmax())
-    phase = state.phase if unknown else best
+    sure = state.phase is None or posterior[best] >= rules.sure
+    phase = best if sure and not unknown else state.phase
+    label = int(prediction.probability.argmax())
+    ambiguity = state.ambiguity if unknown else state.ambiguity.add(label, prediction.seq)
     kinds = _kinds(state, phase, unknown, rules.n_classes)
     state = replace(
         state,
-        ambiguity=state.ambiguity.add(int(prediction.probability.argmax()), prediction.seq),
+        ambiguity=ambiguity,
         posterior=tuple(posterior.tolist()),
         phase=phase,
         unknown=unknown,

@@ -5,19 +5,20 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+DEBUG = "PHASEWATCH_DEBUG"  # in the environment: errors in children with their traceback
+
 
 class Children:
     """The processes of a run by role."""
 
-    def __init__(self, roles: Sequence[str], address: str, *, debug: bool = False) -> None:
+    def __init__(self, roles: Sequence[str], address: str) -> None:
         # One thread each: the processes are the parallelism, and sums do not depend on a count.
-        environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ}
-        if debug:
-            environment["PHASEWATCH_DEBUG"] = "1"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._processes = {
             role: subprocess.Popen(
                 [sys.executable, "-m", "phasewatch.pipeline.processes.worker", role, address],
                 stdin=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for the supervisor, which ends them
                 env=environment,
             )
             for role in roles

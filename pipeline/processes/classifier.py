@@ -39,11 +39,12 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
             if isinstance(message.body, StartBody):
                 run = message.run()
                 if agreement.is_new(run):
-                    desk.send(onward, encode_start(chain.start(run)))
+                    desk.send(onward, encode_start(chain.start(run)), to_role="tracker")
                     chain.warm_up(run)
                     desk.report("ready")
             elif isinstance(message.body, FailedBody):
-                desk.send(onward, encode_failed(setup.run_id, message.body.failures()))
+                for parts in encode_failed(setup.run_id, message.body.failures()):
+                    desk.send(onward, parts, to_role="tracker")
             elif isinstance(message.body, BatchBody):
                 batcher.add(message.batch(), desk.clock())
         if batcher.wait_ns(desk.clock()) == 0:
@@ -55,7 +56,11 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
 
 def _classify(chain: Chain, batch: Batch, onward: Link, desk: Desk, setup: Setup) -> None:
     good, failures = chain.process_isolated(batch)
-    if failures:
-        desk.send(onward, encode_failed(setup.run_id, failures))
+    for parts in encode_failed(setup.run_id, failures):
+        desk.send(onward, parts, to_role="tracker")
     if good is not None:
-        desk.send(onward, encode_batch(setup.run_id, good.stamped("classified", desk.clock())))
+        desk.send(
+            onward,
+            encode_batch(setup.run_id, good.stamped("classified", desk.clock())),
+            to_role="tracker",
+        )

@@ -23,17 +23,15 @@ class Setup:
 
 
 class Desk:
-    """The link to the supervisor.
-
-    `finished` turns true when the run is over, `aborted` when it is to end as it is.
-    """
+    """The link to the supervisor. `finished` turns true when the run is over."""
 
     def __init__(
         self, transport: Transport, address: str, role: str, clock: Clock = time.monotonic_ns
     ) -> None:
         self.transport, self.role, self.clock = transport, role, clock
         self.link = transport.link("dealer", address, bind=False, identity=role.encode())
-        self.finished = self.aborted = False
+        self.finished = False
+        self._gone: set[str] = set()
         self._said: list[tuple[str, dict[str, Any]]] = []
         self._next_health = 0
 
@@ -52,13 +50,28 @@ class Desk:
         said, self._said = self._said, []
         return said
 
-    def send(self, link: Link, parts: Sequence[Part]) -> None:
-        """Send on `link`, waiting for room; where the run ends meanwhile, the message is let go."""
+    def send(self, link: Link, parts: Sequence[Part], *, to_role: str) -> None:
+        """Send on `link`, waiting for room; give up when `to_role` is gone or the run is over."""
         while not link.offer(parts):
-            if self.finished or self.aborted:
+            if self.finished or to_role in self._gone:
                 return
             link.writable(timeout_ms=20)
             self._listen(0)
+
+    def report(self, what: str, **data: Any) -> None:
+        """Tell the supervisor."""
+        self.link.send(encode(ControlBody(what=what, sender=self.role, data=data)))
+
+    def offer(self, what: str, **data: Any) -> bool:
+        """Tell the supervisor if that is possible without waiting; tell whether it was."""
+        return self.link.offer(encode(ControlBody(what=what, sender=self.role, data=data)))
+
+    def health(self, **data: Any) -> None:
+        """Report how things are, at most every 0.2 s; never waits for it."""
+        now = self.clock()
+        if now >= self._next_health:
+            self._next_health = now + HEALTH_EVERY_NS
+            self.offer("health", **data)
 
     def _listen(self, timeout_ms: int) -> None:
         while self.transport.poll([self.link], timeout_ms):
@@ -66,17 +79,9 @@ class Desk:
             received = self.link.receive()
             if received is None or not isinstance(body := received[1].body, ControlBody):
                 continue
-            self._said.append((body.what, body.data))
-            self.finished |= body.what == "finish"
-            self.aborted |= body.what == "abort"
-
-    def report(self, what: str, **data: Any) -> None:
-        """Tell the supervisor."""
-        self.link.send(encode(ControlBody(what=what, sender=self.role, data=data)))
-
-    def health(self, **data: Any) -> None:
-        """Report how things are, at most every 0.2 s."""
-        now = self.clock()
-        if now >= self._next_health:
-            self._next_health = now + HEALTH_EVERY_NS
-            self.report("health", **data)
+            if body.what == "gone":
+                self._gone.add(str(body.data["role"]))
+            elif body.what == "finish":
+                self.finished = True
+            else:
+                self._said.append((body.what, body.data))

@@ -44,10 +44,10 @@ class Reader:
         if self._thread.ident is None:
             self.ended = True
 
-    def join(self) -> None:
+    def join(self, *, timeout_s: float) -> None:
         """Wait for the thread, after `stop` or the end."""
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(timeout_s)
 
     @property
     def drained(self) -> bool:

@@ -21,6 +21,7 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
         "dealer", setup.addresses["work"], bind=False, identity=desk.role.encode()
     )
     onward = transport.link("push", setup.addresses["reduced"], bind=False, hwm=4)
+    next_role = "classifier" if setup.config.classifier else "tracker"
     chain, done = Chain(()), 0
     work.send(encode(CreditBody(n=0)))  # makes us known: the receiver answers with the start
     while not desk.finished:
@@ -33,17 +34,17 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
             if isinstance(message.body, StartBody):
                 run = message.run()
                 chain = Chain(reduce_stages(setup.config, run))
-                desk.send(onward, encode_start(chain.start(run)))
+                desk.send(onward, encode_start(chain.start(run)), to_role=next_role)
                 chain.warm_up(run)
                 desk.report("ready")
                 work.send(encode(CreditBody(n=setup.config.runtime.credits)))
             elif isinstance(message.body, BatchBody):
                 batch, failures = chain.process_isolated(message.batch())
-                if failures:
-                    desk.send(onward, encode_failed(setup.run_id, failures))
+                for parts in encode_failed(setup.run_id, failures):
+                    desk.send(onward, parts, to_role=next_role)
                 if batch is not None:
                     stamped = batch.stamped("reduced", desk.clock())
-                    desk.send(onward, encode_batch(setup.run_id, stamped))
+                    desk.send(onward, encode_batch(setup.run_id, stamped), to_role=next_role)
                 done += message.body.n
                 work.send(encode(CreditBody(n=1)))
         desk.health(done=done, rejected=work.rejected)

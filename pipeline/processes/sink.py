@@ -2,6 +2,7 @@
 
 from phasewatch.pipeline.messages import (
     BatchBody,
+    DroppedBody,
     EventBody,
     FailedBody,
     Message,
@@ -52,6 +53,8 @@ def give(sink: Sink, message: Message) -> None:
         sink.batch(message.batch())
     elif isinstance(body, FailedBody):
         sink.failures(body.failures())
+    elif isinstance(body, DroppedBody):
+        sink.dropped(body.items, body.reason)
     elif isinstance(body, EventBody):
         sink.event(body.event)
     elif isinstance(body, StopBody):

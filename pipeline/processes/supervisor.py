@@ -16,6 +16,7 @@ from phasewatch.pipeline.processes.desk import Clock
 from phasewatch.pipeline.transport.links import Link, Transport
 
 ABORT_NS = 10_000_000_000
+MAX_EVENTS = 1000  # kept for `phasewatch status`
 GRACE_S, GRACE_AFTER_ERROR_S = 5.0, 0.5
 
 
@@ -37,12 +38,12 @@ class View:
     expected: int | None = None
     health: dict[str, dict[str, Any]] = field(default_factory=dict)
     heard_ns: dict[str, int] = field(default_factory=dict)
+    items: dict[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
     events: list[Event] = field(default_factory=list)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The model's classes, once the tracker knows them."""
-        return tuple(self.health.get("tracker", {}).get("classes", ()))
+    n_events: int = 0
+    stopping: str = ""
+    written: bool = False
 
 
 def roles(config: Config) -> list[str]:
@@ -65,7 +66,6 @@ def supervise(
     *,
     on_update: Callable[[View], None] = lambda view: None,
     clock: Clock = time.monotonic_ns,
-    debug: bool = False,
     on_start: Callable[[dict[str, int]], None] = lambda pids: None,
 ) -> Outcome:
     """Run `config` as processes to its end; return how it ended.
@@ -82,7 +82,7 @@ def supervise(
         control = transport.link("router", config.runtime.control, bind=True)
         supervisor = Supervisor(config, transport, hub, control, clock)
         grace_s = GRACE_AFTER_ERROR_S
-        children = Children(roles(config), hub.address, debug=debug)
+        children = Children(roles(config), hub.address)
         on_start(children.pids)
         try:
             outcome = supervisor.loop(children, addresses(config, folder), on_update)
@@ -108,6 +108,7 @@ class Supervisor:
         self._written = False
         self._error = ""
         self._abort_by = 0
+        self._draining = False  # the source broke, the chain did not: what came comes through
         self._interrupted = False
 
     def loop(
@@ -132,7 +133,7 @@ class Supervisor:
         return Outcome(self._stop, self._error or None)
 
     def _over(self) -> bool:
-        if self._error and self._abort_by < self._clock():
+        if self._error and not self._draining and self._abort_by < self._clock():
             return True
         return self._stop is not None and (self._written or "sink" not in self._present)
 
@@ -142,16 +143,17 @@ class Supervisor:
             self._tell(role, what)
 
     def _stop_source(self, reason: str) -> None:
+        self.view.stopping = reason
         if self.view.source:
             self._tell("receiver", "stop", reason=reason)
         else:
             self._error = f"{reason} before the source had begun"
 
-    def _tell(self, role: str, what: str, **data: Any) -> None:
+    def _tell(self, to: str, what: str, /, **data: Any) -> None:
         try:
-            self._hub.send(encode(ControlBody(what=what, data=data)), to=role.encode())
+            self._hub.send(encode(ControlBody(what=what, data=data)), to=to.encode())
         except PipelineError:  # it has ended; `_check` says so
-            self._present.discard(role)
+            self._present.discard(to)
 
     def _hear(self) -> None:
         received = self._hub.receive()
@@ -172,27 +174,33 @@ class Supervisor:
             self.view.health[role] = data
         elif body.what == "ready":
             self._not_ready.discard(role)
+            self.view.classes = tuple(data.get("classes", self.view.classes))
             if not self._not_ready:
                 self._tell("receiver", "go")
         elif body.what == "started":
             self.view.expected, self.view.source = data["expected"], data["source"]
+            self.view.items = dict(data["items"])
         elif body.what == "event":
             self.view.events.append(Event.model_validate(data["event"], strict=False))
+            del self.view.events[:-MAX_EVENTS]
+            self.view.n_events += 1
         elif body.what == "tracked":
             self._stop = RunStop.model_validate(data["stop"], strict=False)
             self._written |= not data["begun"]
         elif body.what == "written":
-            self._written = True
+            self._written = self.view.written = True
         elif body.what == "broken":
-            self._error = self._error or str(data["reason"])
-            self._abort_by = self._clock() + ABORT_NS
+            self._error, self._draining = self._error or str(data["reason"]), True
         elif body.what == "error":
             self._fail(str(data["text"]))
 
     def _check(self, children: Children) -> None:
+        """Note who has ended, tell the others, and fail where nobody was to end yet."""
         ended = {role: code for role, code in children.ended().items() if role in self._present}
         for role, code in ended.items():
             self._present.discard(role)
+            for other in sorted(self._present):
+                self._tell(other, "gone", role=role)
             if code != 0:
                 self._fail(f"{role} ended unexpectedly (exit code {code})")
         never = children.ended().keys() - self._present - ended.keys() - self.view.heard_ns.keys()
@@ -200,14 +208,17 @@ class Supervisor:
             self._fail(f"{sorted(never)[0]} did not start")
 
     def _fail(self, error: str) -> None:
-        if self._error:
+        if self._error and not self._draining:
             return
-        self._error = error
+        self._error, self._draining = self._error or error, False
         if "tracker" not in self._present or not self.view.source:
             return
-        received = int(self.view.health.get("receiver", {}).get("received", 0))
-        self._tell("receiver", "stop", reason=error)
-        self._tell("tracker", "abort", reason=error, received=received)
+        if "receiver" in self._present:  # it knows what it has received, and tells the tracker
+            self._tell("receiver", "abort", reason=error)
+        else:
+            health = self.view.health.get("receiver", {})
+            counts = {name: int(health.get(name, 0)) for name in ("received", "missed")}
+            self._tell("tracker", "abort", reason=error, **counts)
         self._abort_by = self._clock() + ABORT_NS
 
     def _answer(self) -> None:
@@ -221,10 +232,7 @@ class Supervisor:
             reply = ControlBody(what="stopping", data={"run_id": self.view.run_id})
         else:
             reply = ControlBody(what="error", data={"text": f"no command {body.what!r}"})
-        try:
-            self._control.send(encode(reply), to=received[0])
-        except PipelineError:  # who asked has gone
-            return
+        self._control.offer(encode(reply), to=received[0])  # who asks must listen
 
 
 def status(view: View, now_ns: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from phasewatch.models.errors import ModelError
 from phasewatch.models.predict import Predictor, check, regrid
 from phasewatch.pipeline.batch import Batch
 from phasewatch.pipeline.documents import ItemSpec, RunStart
@@ -21,7 +22,7 @@ class Classify:
 
     def __init__(self, model: Path, *, device: str = "auto", regrid: bool = False) -> None:
         self._predictor = Predictor.load(model, device=device)
-        self._regrid = regrid
+        self._folder, self._regrid = model, regrid
 
     def start(self, run: RunStart) -> RunStart:
         """Refuse a card that is not made for these patterns."""
@@ -29,13 +30,16 @@ class Classify:
             raise PipelineError("classify: the run carries no intensity on an axis")
         card = self._predictor.card
         self._axis = run.constants["axis"]
-        check(
-            card,
-            axis=card.axis.values() if self._regrid else self._axis,
-            unit=run.unit,
-            baseline=run.settings.get("baseline", {"method": "none"}),
-            normalise=run.settings.get("normalise", "none"),
-        )
+        try:
+            check(
+                card,
+                axis=card.axis.values() if self._regrid else self._axis,
+                unit=run.unit,
+                baseline=run.settings.get("baseline", {"method": "none"}),
+                normalise=run.settings.get("normalise", "none"),
+            )
+        except ModelError as error:
+            raise PipelineError(f"[classifier] model {self._folder}: {error}") from None
         if self._regrid:
             regrid(np.zeros((1, len(self._axis)), np.float32), self._axis, card.axis.values())
         return run.evolve(

@@ -22,7 +22,10 @@ class Baseline:
     name = "baseline"
 
     def __init__(self, method: str = "asls", **options: Any) -> None:
-        baselines.estimate(np.empty((0, 8)), method, **options)  # checks method and options
+        try:  # checks method and options
+            baselines.estimate(np.empty((0, 8)), method, **options)
+        except TypeError as error:
+            raise PipelineError(f"[reduce] baseline: {method} {options}: {error}") from None
         self._method, self._options = method, options
 
     def start(self, run: RunStart) -> RunStart:

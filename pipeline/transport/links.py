@@ -6,7 +6,8 @@ as if it had not come, so that one hostile peer does not stop the others.
 """
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Literal, Self
@@ -17,7 +18,10 @@ import zmq
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import LIMITS, Message, MessageError, Part, decode
 
-Kind = Literal["push", "pull", "router", "dealer", "pub", "sub"]
+Kind = Literal["push", "pull", "router", "dealer", "pub", "xpub", "sub"]
+KINDS = 32  # kinds of errors remembered per link; a peer could make up any number
+LONGEST = 500  # characters of an error, which may quote the peer
+_PARTICULARS = re.compile(r"""'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$)|\d+""")
 log = structlog.get_logger(__name__)
 
 
@@ -28,6 +32,7 @@ class Link:
         self.socket, self.kind, self.address = socket, kind, address
         self.rejected = 0
         self.last_error = ""
+        self._kinds: set[str] = set()
 
     def send(self, parts: Sequence[Part], *, to: bytes | None = None) -> None:
         """Send a message; waits where the high-water mark of the link is reached."""
@@ -37,12 +42,15 @@ class Link:
         except zmq.ZMQError as error:
             raise PipelineError(f"cannot send on {self.address}: {error.strerror}") from None
 
-    def offer(self, parts: Sequence[Part]) -> bool:
+    def offer(self, parts: Sequence[Part], *, to: bytes | None = None) -> bool:
         """Send a message if that is possible without waiting; tell whether it was."""
+        frames = list(parts) if to is None else [to, *parts]
         try:
-            self.socket.send_multipart(list(parts), flags=zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            return False
+            self.socket.send_multipart(frames, flags=zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                return False
+            raise
         return True
 
     def writable(self, timeout_ms: int) -> bool:
@@ -61,13 +69,32 @@ class Link:
         try:
             return sender, decode(frames)
         except MessageError as error:
-            self.rejected += 1
-            self.last_error = str(error)
-            if self.rejected.bit_count() == 1:  # the 1st, 2nd, 4th, 8th: a flood stays readable
-                log.warning(
-                    "message refused", link=self.address, error=str(error), count=self.rejected
-                )
+            self._reject(str(error)[:LONGEST])
             return None
+
+    def subscriptions(self) -> Iterator[bool]:
+        """Yield, on an xpub, True for each subscription that came and False for each that went.
+
+        Never waits, and gives at most 1000 at a time, so that no peer can hold it up.
+        """
+        for _ in range(1000):
+            try:
+                said = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if said[:1] in (b"\0", b"\1"):  # anything else a peer has made up
+                yield said[:1] == b"\1"
+
+    def _reject(self, error: str) -> None:
+        """Count; log the first of each kind and the 1st, 2nd, 4th, 8th: a flood stays readable."""
+        self.rejected += 1
+        self.last_error = error
+        kind = _PARTICULARS.sub("_", error)
+        new = kind not in self._kinds and len(self._kinds) < KINDS
+        if new:
+            self._kinds.add(kind)
+        if new or self.rejected.bit_count() == 1:
+            log.warning("message refused", link=self.address, error=error, count=self.rejected)
 
 
 class Wakeup:
@@ -129,6 +156,8 @@ class Transport:
         socket.setsockopt(zmq.MAXMSGSIZE, LIMITS.array_bytes)
         if kind == "router":
             socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        if kind == "xpub":
+            socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # of every subscriber, not of the first only
         if identity is not None:
             socket.setsockopt(zmq.IDENTITY, identity)
         try:

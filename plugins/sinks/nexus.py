@@ -85,6 +85,10 @@ class NexusFile:
             _append(loss["error"], _lines([f.error for f in failures], LINE))
             _append(loss["seq"], np.array([f.seq for f in failures], np.int64))
 
+    def dropped(self, items: Sequence[tuple[int, int]], reason: str) -> None:
+        """Write the dropped items to the loss table, as lost in the receiver."""
+        self.failures([Failure(seq, i, "receiver", f"dropped: {reason}") for seq, i in items])
+
     def event(self, event: Event) -> None:
         """Append an event."""
         self._events.append(event)

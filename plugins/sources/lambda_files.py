@@ -9,6 +9,7 @@ and their numbers, ``sequence_number`` (n,), which run on across the parts.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ class RunFiles:
 
     Attributes
     ----------
-    modules, parts
-        Numbers as in the names, ascending; a module between two others is one of the run's.
+    modules
+        1 .. number of modules.
+    parts
+        Numbers as in the names, ascending.
     """
 
     name: str
@@ -68,18 +71,20 @@ class PartFile:
     planned: int
 
 
-def find_run(target: str) -> RunFiles:
+def find_run(target: str, *, modules: int | None = None) -> RunFiles:
     """Return the files of the one run that `target` names.
 
     Parameters
     ----------
     target
         A folder that holds one run, any file of the run, or its folder and prefix (``/data/RUN``).
+    modules
+        Number of modules of the detector; None takes the highest in the names.
 
     Raises
     ------
     PipelineError
-        There is no such run, or the folder holds several.
+        There is no such run, the folder holds several, or a module has no file.
     """
     path = Path(target)
     folder, wanted = (path, None) if path.is_dir() else (path.parent, path.name)
@@ -99,11 +104,10 @@ def find_run(target: str) -> RunFiles:
             f"{path} holds {len(runs)} runs; name one: {', '.join(str(path / r) for r in runs)}"
         )
     [(run, matches)] = runs.items()
-    present = {int(m["module"]) for m in matches}
-    modules = tuple(range(min(present), max(present) + 1))
+    numbers = _all_modules({int(m["module"]) for m in matches}, modules, folder)
     suffixes = {_part(m): m["part"] or "" for m in matches}
-    paths = {(m, p): folder / f"{run}_m{m}{s}.nxs" for m in modules for p, s in suffixes.items()}
-    return RunFiles(run, paths, modules, tuple(sorted(suffixes)))
+    paths = {(m, p): folder / f"{run}_m{m}{s}.nxs" for m in numbers for p, s in suffixes.items()}
+    return RunFiles(run, paths, numbers, tuple(sorted(suffixes)))
 
 
 def read_part(path: Path) -> PartFile:
@@ -167,6 +171,18 @@ def read_pixel_mask(part: PartFile) -> NDArray[np.uint32]:
             f"file {part.path}: pixel_mask is {mask.dtype} {mask.shape}, not bits {part.shape}"
         )
     return mask.reshape(part.shape).astype(np.uint32)
+
+
+def _all_modules(present: set[int], n: int | None, folder: Path) -> tuple[int, ...]:
+    """Return 1 .. n, or refuse: without a module the frame has another size and origin."""
+    due = max(present) if n is None else n
+    found = f"{', '.join(f'm{m}' for m in sorted(present))} found in {folder}"
+    first_missing = next(m for m in count(1) if m not in present)
+    if first_missing <= due:
+        raise PipelineError(f"module {first_missing} has no file; {found}")
+    if len(present) != due:
+        raise PipelineError(f"modules are numbered from 1 to {due}; {found}")
+    return tuple(range(1, due + 1))
 
 
 def _part(match: re.Match[str]) -> int:

@@ -8,12 +8,13 @@ frames one at a time.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import h5py
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from pydantic import Field
 
 from phasewatch.calibration.errors import CalibrationError
 from phasewatch.calibration.lambda_modules import ModuleLayout
@@ -35,9 +36,21 @@ ABSENT, TWICE = -1, -2
 _log = structlog.get_logger(__name__)
 
 
-def open_source(target: str) -> "LambdaNexus":
-    """Open the run that `target` names: its folder, one of its files, or folder and prefix."""
-    return LambdaNexus(target)
+def open_source(
+    target: str, *, modules: Annotated[int, Field(ge=1)] | None = None
+) -> "LambdaNexus":
+    """Open an archived run.
+
+    Parameters
+    ----------
+    target
+        The folder of the run, one of its files, or its folder and prefix (``/data/RUN``).
+    modules
+        Number of modules of the detector; another number is refused. Without it a run that lacks
+        the files of its highest modules looks like one of a smaller detector, whose frame has
+        another size and origin; ``[calibration] shape`` catches that too.
+    """
+    return LambdaNexus(target, modules)
 
 
 @dataclass(frozen=True)
@@ -78,14 +91,15 @@ def index_frames(parts: dict[tuple[int, int], PartFile], modules: tuple[int, ...
 class LambdaNexus:
     """Source of the assembled frames of one archived run."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, modules: int | None = None) -> None:
         self._target = target
+        self._modules = modules
         self._open: dict[int, tuple[int, h5py.File]] = {}  # module -> its open part
         self._problems: dict[tuple[int, int], str] = {}
 
     def start(self) -> RunStart:
         """Read what all files of the run say of themselves."""
-        self._files = find_run(self._target)
+        self._files = find_run(self._target, modules=self._modules)
         self._parts = self._read_parts(self._files)
         modules = self._files.modules
         first = {m: f for (m, _), f in reversed(self._parts.items())}

@@ -5,22 +5,24 @@ that is not good is counted, and logged once per kind; where it says which items
 they are Failures. Frames and patterns are taken, of exactly the run whose ``start`` came first, and
 numbered anew in the order in which they come: who subscribes in mid-run waits for the next
 ``start`` (the sink ``zmq`` repeats it) and has the items from there on. The run ends with its
-``stop``, or when nothing came for `idle_timeout_s`.
+``stop``, or when no message of ours came for `idle_timeout_s`.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import structlog
+from pydantic import Field
 
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import (
+    MAX_DROPPED,
     BatchBody,
     DroppedBody,
     EventBody,
@@ -34,6 +36,7 @@ from phasewatch.pipeline.transport.links import Transport, check_bind
 from phasewatch.plugins.sources.trust import MAX_ITEMS, announced, usable_start
 
 POLL_MS = 100
+WAITING_S = 3.0  # then a user is told what is waited for
 HIGH_WATER = 16  # messages; 16 frames of 5.7 MB are 91 MB
 INT64 = np.iinfo(np.int64)
 
@@ -41,7 +44,11 @@ _log = structlog.get_logger(__name__)
 
 
 def open_source(
-    target: str, *, socket: str = "pull", bind: bool = False, idle_timeout_s: float | None = None
+    target: str,
+    *,
+    socket: Literal["pull", "sub"] = "pull",
+    bind: bool = False,
+    idle_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None,
 ) -> "ZmqSource":
     """Take a run from the peer at `target`.
 
@@ -54,15 +61,12 @@ def open_source(
     bind
         Bind instead of connecting; loopback and ipc only.
     idle_timeout_s
-        End the run when nothing came for so long; None waits for ``stop``.
+        End the run when nothing came for so long, an error where no ``start`` did; None waits for
+        ever, for the ``start`` too.
     """
-    if socket not in ("pull", "sub"):
-        raise PipelineError(f"[source] zmq: socket {socket!r} is neither 'pull' nor 'sub'")
-    if idle_timeout_s is not None and not idle_timeout_s > 0:
-        raise PipelineError(f"[source] zmq: idle_timeout_s is {idle_timeout_s}, not positive")
     if bind:
         check_bind(target)
-    return ZmqSource(target, "pull" if socket == "pull" else "sub", bind, idle_timeout_s)
+    return ZmqSource(target, socket, bind, idle_timeout_s)
 
 
 class ZmqSource:
@@ -73,7 +77,9 @@ class ZmqSource:
     address
         Where it is bound or connected; once started, with the port that was free.
     refused
-        Number of messages not taken, by kind.
+        Number of messages not taken, by kind; what was no message at all the link counts.
+    last_error
+        Why the last message was not taken.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class ZmqSource:
     ) -> None:
         self.address = address
         self.refused: Counter[str] = Counter()
+        self.last_error = ""
         self._kind = kind
         self._bind = bind
         self._idle_timeout_s = idle_timeout_s
@@ -96,17 +103,25 @@ class ZmqSource:
     def connect(self) -> None:
         """Open the socket, if it is not open; `start` does it too."""
         if self._transport is None:
-            self._transport = Transport()
-            self._link = self._transport.link(
-                self._kind, self.address, bind=self._bind, hwm=HIGH_WATER
-            )
-            self.address = self._link.address
+            transport = Transport()
+            try:
+                self._link = transport.link(
+                    self._kind, self.address, bind=self._bind, hwm=HIGH_WATER
+                )
+            except PipelineError:
+                transport.close()
+                raise
+            self._transport, self.address = transport, self._link.address
 
     def start(self) -> RunStart:
         """Wait for the ``start`` of a run."""
         try:
             self.connect()
+            began, said = self._clock(), False
             for message in self._messages():
+                if not said and self._now - began > WAITING_S:
+                    _log.info("waiting for the start of a run", address=self.address)
+                    said = True
                 if message is None:
                     continue
                 try:
@@ -114,8 +129,10 @@ class ZmqSource:
                     return self._run
                 except MessageError as error:
                     self._refuse("no start", str(error))
+            refused = self._link.rejected + self.refused.total()
             raise PipelineError(
-                f"zmq:{self.address}: no start of a run in {self._idle_timeout_s} s"
+                f"zmq:{self.address}: no start of a run in {self._idle_timeout_s} s; "
+                + (f"{refused} refused, last: {self.last_error}" if refused else "nothing came")
             )
         except BaseException:
             self.close()
@@ -147,22 +164,32 @@ class ZmqSource:
         if self._transport is not None:
             transport, self._transport = self._transport, None
             transport.close()
-            if self.refused:
-                _log.warning("messages refused", address=self.address, **self.refused)
+            if self.refused or self._link.rejected:
+                _log.warning(
+                    "messages refused",
+                    address=self.address,
+                    rejected=self._link.rejected,
+                    last_error=self.last_error,
+                    **self.refused,
+                )
 
     def _messages(self) -> Iterator[Message | None]:
         """Yield messages, None where there was none or none of ours; end when idle."""
-        last = self._clock()
+        self._now = last = self._clock()
         while self._transport is not None:
-            if not self._transport.poll([self._link], POLL_MS):
-                if self._idle_timeout_s is not None and self._clock() - last > self._idle_timeout_s:
-                    _log.warning("idle: the run is over", address=self.address)
-                    return
-                yield None
+            ready = self._transport.poll([self._link], POLL_MS)
+            received = self._link.receive() if ready else None  # logs, counts what is no message
+            self._now = self._clock()
+            if received is not None:
+                last = self._now
+                yield received[1]
                 continue
-            received = self._link.receive()  # logs and counts what is no message
-            last = self._clock()
-            yield received[1] if received else None
+            if ready:
+                self.last_error = self._link.last_error
+            if self._idle_timeout_s is not None and self._now - last > self._idle_timeout_s:
+                _log.warning("idle: the run is over", address=self.address)
+                return
+            yield None
 
     def _take(self, message: Message) -> list[Batch | Failure]:
         """Return the items of `message`; their `seq` are still the peer's."""
@@ -192,7 +219,7 @@ class ZmqSource:
             return self._failed([(i, str(error)) for i in ids.tolist()])
 
     def _failed(self, items: list[tuple[int, str]]) -> list[Batch | Failure]:
-        if len(items) > MAX_ITEMS or any(not INT64.min <= i <= INT64.max for i, _ in items):
+        if len(items) > MAX_DROPPED or any(not INT64.min <= i <= INT64.max for i, _ in items):
             self._refuse("bad failures", "too many items, or an id that is not int64")
             return []
         return [Failure(-1, i, "source", error) for i, error in items]
@@ -207,5 +234,6 @@ class ZmqSource:
 
     def _refuse(self, kind: str, text: str) -> None:
         self.refused[kind] += 1
+        self.last_error = f"{kind}: {text}" if text else kind
         if self.refused[kind] == 1:
             _log.warning("message refused", address=self.address, kind=kind, text=text)

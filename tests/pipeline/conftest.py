@@ -11,15 +11,18 @@ from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, RunStart
 
 
-def open_source(target, *, endless=False, bad="", raises="", t_acq=False):
-    return Ramp(int(target), endless, json.loads(bad or "{}"), raises, t_acq)
+def open_source(
+    target, *, endless: bool = False, bad="", t_acq=False, announce=True, size: int = 1
+):
+    return Ramp(int(target), endless, json.loads(bad or "{}"), t_acq, announce, size)
 
 
 class Ramp:
     """Patterns of a peak that moves; `bad` maps an index to what is wrong with it."""
 
-    def __init__(self, n, endless, bad, raises, t_acq):
-        self.n, self.endless, self.raises, self.t_acq = n, endless, raises, t_acq
+    def __init__(self, n, endless, bad, t_acq, announce, size):
+        self.n, self.endless, self.t_acq, self.size = n, endless, t_acq, size
+        self.announce = announce and not endless
         self.bad = {int(k): v for k, v in bad.items()}
         self.open = True
 
@@ -29,7 +32,7 @@ class Ramp:
             source=f"ramp:{self.n}",
             items={"intensity": ItemSpec.of((64,), "f4")},
             unit="2th_deg",
-            expected=None if self.endless else self.n,
+            expected=self.n if self.announce else None,
             constants={"axis": np.linspace(5.0, 20.0, 64)},
         )
 
@@ -51,9 +54,13 @@ class Ramp:
                     y = y.astype(np.float64)
                 elif kind == "raise":
                     raise OSError(f"disk gone at item {i}")
-                when = np.full(1, 10 * i) if self.t_acq else None
-                yield Batch(np.full(1, i), np.full(1, i), when, {"intensity": y})
-            i += 1
+                elif kind == "bug":
+                    raise KeyError("no such thing")
+                ids = np.arange(i, i + self.size)
+                y = np.repeat(y, self.size, axis=0)
+                yield Batch(ids, ids, 10 * ids if self.t_acq else None, {"intensity": y})
+                yield Batch(ids[:0], ids[:0], None, {"intensity": y[:0]})
+            i += self.size
 
     def close(self):
         self.open = False
@@ -82,11 +89,16 @@ class Lines:
                 raise OSError(28, "No space left on device", "lines.json")
             self.n += 1
             arrays = {k: v[i].tobytes().hex() for k, v in batch.arrays.items()}
-            self._write(seq=int(batch.seq[i]), id=int(batch.ids[i]), arrays=arrays)
+            self._write(seq=int(batch.seq[i]), id=int(batch.ids[i]), arrays=arrays,
+                        t_acq=None if batch.t_acq is None else int(batch.t_acq[i]))
 
     def failures(self, failures):
         for f in failures:
             self._write(failed=f.seq, id=f.id, stage=f.stage, error=f.error)
+
+    def dropped(self, items, reason):
+        for seq, i in items:
+            self._write(dropped=seq, id=i, reason=reason)
 
     def event(self, event):
         self._write(event=event.model_dump(mode="json"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phasewatch.pipeline.batch import Batch
+from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.batcher import Batcher
 from phasewatch.pipeline.dispatch import Dispatcher
 from phasewatch.pipeline.errors import PipelineError
@@ -20,26 +20,67 @@ def items(first: int, n: int) -> Batch:
     return Batch(seq=seq, ids=seq)
 
 
-@given(st.integers(0, 50), st.integers(0, 50), st.dictionaries(st.text(), st.integers(1, 9)))
-def test_the_loss_table_adds_up(classified: int, failed: int, dropped: dict[str, int]) -> None:
+def failures(n: int) -> list[Failure]:
+    return [Failure(i, i, "stage", f"item {i} is bad") for i in range(n)]
+
+
+@given(
+    st.integers(0, 50),
+    st.integers(0, 50),
+    st.dictionaries(st.text(), st.integers(1, 9)),
+    st.integers(0, 20),
+    st.none() | st.integers(0, 300),
+    st.booleans(),
+)
+def test_the_loss_table_adds_up(
+    classified: int,
+    failed: int,
+    dropped: dict[str, int],
+    missed: int,
+    expected: int | None,
+    whole: bool,
+) -> None:
     ledger = Ledger()
     ledger.classify(classified)
-    ledger.fail(failed)
+    ledger.fail(failures(failed))
     for reason, n in dropped.items():
         ledger.drop(n, reason)
     received = classified + failed + sum(dropped.values())
-    loss = ledger.loss(received=received, missed=3, expected=None)
-    assert loss.received + loss.missed == loss.expected
+    loss = ledger.loss(received=received, missed=missed, expected=expected, whole=whole)
+    assert loss.received + loss.missed + loss.not_read == loss.expected
     assert loss.classified + loss.failed + sum(loss.dropped.values()) == loss.received
     with pytest.raises(PipelineError, match="loss table"):
-        ledger.loss(received=received + 1, missed=0, expected=None)
+        ledger.loss(received=received + 1, missed=0, expected=None, whole=True)
 
 
-def test_a_known_expectation_counts_what_did_not_come() -> None:
+@pytest.mark.parametrize(
+    ("received", "missed", "expected", "whole", "table"),
+    [
+        (48, 1, 50, True, (48, 2, 0, 50)),
+        (48, 1, 50, False, (48, 1, 1, 50)),
+        (48, 3, None, True, (48, 3, 0, 51)),
+        (48, 0, 40, True, (48, 0, 0, 48)),
+    ],
+)
+def test_what_was_expected_and_did_not_come(
+    received: int, missed: int, expected: int | None, whole: bool, table: tuple[int, ...]
+) -> None:
     ledger = Ledger()
-    ledger.classify(48)
-    assert ledger.loss(received=48, missed=1, expected=50).missed == 2
-    assert ledger.loss(received=48, missed=0, expected=40).expected == 48
+    ledger.classify(received)
+    loss = ledger.loss(received=received, missed=missed, expected=expected, whole=whole)
+    assert (loss.received, loss.missed, loss.not_read, loss.expected) == table
+
+
+def test_failures_are_told_by_kind() -> None:
+    ledger = Ledger()
+    ledger.fail([*failures(3), Failure(9, 9, "other", "bad")])
+    assert [(k.stage, k.error, k.n, k.first_seq) for k in ledger.failures] == [
+        ("stage", "item 0 is bad", 3, 0),
+        ("other", "bad", 1, 9),
+    ]
+    ledger.fail([Failure(i, i, chr(i), "x") for i in range(300, 400)])
+    assert len(ledger.failures) == 20
+    assert ledger.failed == 104
 
 
 @given(st.lists(st.lists(st.integers(0, 60), max_size=6), max_size=12))
@@ -138,3 +179,17 @@ def test_latency_is_broken_down_by_step_and_survives_a_clock_that_jumps() -> Non
     assert list(summary["per_stage"]) == ["queue", "reduce", "track"]
     assert summary["per_stage"]["reduce"]["p50"] < 0.002
     assert Latency().summary() == {}
+
+
+def test_no_more_is_under_way_than_was_acknowledged() -> None:
+    dispatcher = Dispatcher(queue=9, in_flight=2)
+    for i in range(5):
+        dispatcher.offer(items(2 * i, 2))
+    dispatcher.credit(b"a", 5)
+    assert dispatcher.next() and dispatcher.next()  # noqa: PT018
+    assert dispatcher.next() is None
+    dispatcher.acknowledge(1)
+    assert dispatcher.next() is None
+    dispatcher.acknowledge(2)
+    assert dispatcher.next() is not None
+    assert dispatcher.next() is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from phasewatch.pipeline.cli import main
-from phasewatch.pipeline.documents import Event, Loss, RunStop, Zone
+from phasewatch.pipeline.documents import Event, FailureKind, Loss, RunStop, Zone
 from phasewatch.pipeline.processes.supervisor import View
 from phasewatch.pipeline.progress import line
 from phasewatch.pipeline.summary import lines
@@ -45,6 +45,7 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert "bad.toml: [source] uri: " in fails(capsys, "run", str(tmp_path / "bad.toml"))
     assert "'dance'" in fails(capsys, "dance")
     assert "--summry" in fails(capsys, "run", "x.toml", "--summry", "y")
+    assert "--wait" in fails(capsys, "status", "tcp://127.0.0.1:9", "--wait", "-3")
     assert "no answer within" in fails(capsys, "status", "tcp://127.0.0.1:9", "--wait", "0.05")
     assert "cannot connect" in fails(capsys, "stop", "nonsense")
 
@@ -56,7 +57,7 @@ def test_a_broken_plug_in_does_not_hide_the_others(capsys: pytest.CaptureFixture
     said = capsys.readouterr().out
     assert "phasewatch broken   (thirdparty-phasewatch 1.0) cannot be loaded" in said
     assert '[source] uri = "ramp:TARGET"   (thirdparty-phasewatch 1.0)' in said
-    assert "keys: endless = False, bad = '', raises = '', t_acq = False" in said
+    assert "keys: endless = False, bad = '', t_acq = False, announce = True, size = 1" in said
 
 
 def test_a_run_from_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -71,11 +72,28 @@ def test_a_run_from_the_command_line(capsys: pytest.CaptureFixture[str], tmp_pat
     arguments = ["run", str(config), "--out", str(out), "--summary", str(summary)]
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert "20 received + 0 missed = 20 expected; 20 classified, 0 dropped, 0 failed" in said
+    assert "20 received + 0 missed = 20 expected; 20 reduced, 0 dropped, 0 failed" in said
     assert out.exists()
     assert summary.exists()
     error = fails(capsys, *arguments)
     assert "out.nxs exists and is not overwritten" in error
+    arguments[-1] = str(tmp_path / "nowhere" / "s.json")
+    assert "there is no folder" in fails(capsys, *arguments)
+
+
+def test_every_module_of_the_pipeline_but_classify_does_without_torch() -> None:
+    import phasewatch.pipeline as package
+
+    root = Path(package.__path__[0])
+    names = [
+        ".".join(("phasewatch.pipeline", *path.relative_to(root).with_suffix("").parts))
+        for path in root.rglob("*.py")
+        if path.name not in ("__init__.py", "classify.py")
+    ]
+    code = f"import sys, importlib; [importlib.import_module(n) for n in {names}]; "
+    code += "sys.exit('torch' in sys.modules)"
+    assert "phasewatch.pipeline.stages.track" in names
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
@@ -84,7 +102,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_the_progress_line_says_what_matters() -> None:
-    view = View(run_id="r", control="tcp://127.0.0.1:1", expected=50)
+    view = View(run_id="r", control="tcp://127.0.0.1:1", expected=50, classes=("before", "after"))
     assert line(view) == "starting (no process is up yet)"
     view.health = {
         "receiver": {"received": 30},
@@ -95,10 +113,9 @@ def test_the_progress_line_says_what_matters() -> None:
             "rate_hz": 81.26,
             "p50_ms": 9.2,
             "p99_ms": 21.0,
-            "classes": ("before", "after"),
             "phase": 1,
             "posterior": 0.987,
-            "zones": ({"boundary": 0, "after": 9, "before": 13},),
+            "zones": ({"boundary": 0, "after": 9, "before": 13, "n": 3, "passed": True},),
             "confidence": 0.88,
         },
     }
@@ -112,13 +129,27 @@ def test_the_summary_names_the_classes() -> None:
     stop = RunStop(
         run_id="r",
         reason="stopped by request",
-        loss=Loss(expected=9, received=8, missed=1, classified=6, dropped={"ring full": 2}),
+        loss=Loss(
+            expected=12,
+            received=8,
+            missed=1,
+            classified=5,
+            dropped={"ring full": 2},
+            failed=1,
+            not_read=3,
+        ),
         confidence=0.5,
-        zones=(Zone(boundary=0, after=2, before=5), Zone(boundary=1, after=7, before=8)),
+        failures=(FailureKind(stage="baseline", error="no bin is finite", n=1, first_seq=6),),
+        zones=(
+            Zone(boundary=0, after=2, before=5, n=2, passed=True),
+            Zone(boundary=1, after=7, before=8, n=0, passed=False),
+        ),
         events=(Event(kind="onset", seq=4, id=14, t_acq=None, phase=1, posterior=0.9),),
     )
     assert lines(stop, ("bcc", "hcp", "fcc")) == [
-        "8 received + 1 missed = 9 expected; 6 classified, 2 dropped (ring full), 0 failed",
+        "8 received + 1 missed + 3 not read = 12 expected; "
+        "5 classified, 2 dropped (ring full), 1 failed",
+        "1 failed in baseline, first 6: no bin is finite",
         "classification confidence 50.00%",
         "bcc | hcp: last sure 2, first sure 5, 2 ambiguous between",
         "hcp | fcc: not passed",

@@ -79,8 +79,8 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     ("old", "new", "said"),
     [
         ("[source]", "[source", "run.toml: not TOML"),
-        ('uri = "lambda-nexus:data/run42"', "", r"run.toml: \[source\] uri: Field required"),
-        ("n_bins = 4023", "n_bin = 4023", r"run.toml: \[reduce\] n_bin: Extra inputs"),
+        ('uri = "lambda-nexus:data/run42"', "", r"run.toml: \[source\] uri: it is missing"),
+        ("n_bins = 4023", "n_bin = 4023", r"run.toml: \[reduce\] n_bin: no such key"),
         ("n_bins = 4023", "n_bins = 0", r"\[reduce\] n_bins: Input should be greater"),
         ("[reduce]", '[reduce]\nunit = "deg"', r"\[reduce\] unit: Input should be '2th_deg'"),
         ("[reduce]", '[reduce]\nsplit = "some"', r"\[reduce\] split"),
@@ -89,8 +89,8 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
         ("reversal = 0.01", "reversal = 0.9", r"\[track\] reversal"),
         ('mode = "lossless"', 'mode = "fast"', r"\[runtime\] mode"),
         ("reducers = 1", "reducers = 0", r"\[runtime\] reducers"),
-        ('type = "zmq"', "", r"\[sink\] 1.type: Field required"),
-        ("[track]", "[tracker]", r"run.toml: \[tracker\].*: Extra inputs"),
+        ('type = "zmq"', "", r"\[sink\] 1.type: it is missing"),
+        ("[track]", "[tracker]", r"run.toml: \[tracker\]: no such key"),
     ],
 )
 def test_mistakes_name_file_and_key(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -98,3 +98,20 @@ def test_mistakes_name_file_and_key(tmp_path: Path, old: str, new: str, said: st
     with pytest.raises(PipelineError, match=said) as caught:
         load_config(write(tmp_path, WHOLE.replace(old, new, 1)))
     assert "\n" not in str(caught.value)
+
+
+def test_a_source_on_the_command_line_is_relative_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("here", "there"):
+        (tmp_path / folder / "x.npz").parent.mkdir()
+        (tmp_path / folder / "x.npz").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    config = load_config(write(tmp_path / "there", WHOLE), source="series:x.npz")
+    assert config.source.uri == f"series:{tmp_path}/here/x.npz"
+
+
+def test_one_sink_is_a_list_too(tmp_path: Path) -> None:
+    text = '[source]\nuri = "xy:a"\n[sink]\ntype = "nexus"'
+    with pytest.raises(PipelineError, match=r"write \[\[sink\]\]"):
+        load_config(write(tmp_path, text), out=tmp_path / "x.nxs")

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+import msgpack
 import pytest
 import zmq
+from structlog.testing import capture_logs
 
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import AckBody, ControlBody, CreditBody, Message, encode
@@ -46,6 +48,79 @@ def test_later_good_data_come_through(transport: Transport, ours: Kind, theirs: 
         assert message.body == AckBody(run_id="r", seq=4)
         assert link.rejected == len(GARBAGE)
         assert link.last_error
+
+
+def logged(transport: Transport, bad: list[list[bytes]]) -> list[int]:
+    """Return the counts at which refusing `bad` was logged."""
+    link = transport.link("pull", "tcp://127.0.0.1:0", bind=True)
+    with zmq.Context() as context, context.socket(zmq.PUSH) as peer, capture_logs() as logs:
+        peer.linger = 0
+        peer.connect(link.address)
+        for parts in [*bad, encode(AckBody(run_id="r", seq=4))]:
+            peer.send_multipart(parts)
+        next_good(transport, link)
+    assert link.rejected == len(bad)
+    assert [line["link"] for line in logs] == [link.address] * len(logs)
+    return [line["count"] for line in logs]
+
+
+def test_the_first_refusal_of_each_kind_is_logged(transport: Transport) -> None:
+    header = msgpack.unpackb(encode(AckBody(run_id="r", seq=4))[0])
+    numbers = [[msgpack.packb({"v": 2 + n})] for n in range(5)]
+    huge = [msgpack.packb({**header, "arrays": [["seq", "<i8", [1 << 28]]]}), b""]
+    names = [
+        [msgpack.packb({**header, "arrays": [[name, "|O8", [1]]]}), b""]
+        for name in ("x", "it's", "a 'b' c", "\"'\\")
+    ]
+    truncated = [msgpack.packb(header)[:-9]]
+    assert logged(transport, [*numbers, huge, *names, huge, truncated, truncated]) == [
+        *(1, 2, 4),  # versions differ in a number
+        6,  # two gigabytes
+        *(7, 8),  # a dtype; the name is the peer's
+        12,  # truncated
+    ]
+
+
+def test_kinds_made_up_by_a_peer_are_logged_up_to_a_limit(transport: Transport) -> None:
+    header = msgpack.unpackb(encode(AckBody(run_id="r", seq=4))[0])
+    made_up = [[msgpack.packb({**header, "x" * n: 1})] for n in range(1, 71)]
+    assert logged(transport, made_up) == [*range(1, 33), 64]
+
+
+def test_a_long_error_is_cut(transport: Transport) -> None:
+    header = msgpack.unpackb(encode(AckBody(run_id="r", seq=4))[0])
+    link = transport.link("pull", "tcp://127.0.0.1:0", bind=True)
+    with zmq.Context() as context, context.socket(zmq.PUSH) as peer:
+        peer.linger = 0
+        peer.connect(link.address)
+        peer.send_multipart(
+            [msgpack.packb({**header, "arrays": [["x" * 500_000, "|O8", [1]]]}), b""]
+        )
+        peer.send_multipart(encode(AckBody(run_id="r", seq=4)))
+        next_good(transport, link)
+    assert len(link.last_error) == 500
+
+
+def test_who_subscribes_and_who_goes(transport: Transport) -> None:
+    link = transport.link("xpub", "tcp://127.0.0.1:0", bind=True)
+    assert list(link.subscriptions()) == []
+    with zmq.Context() as context:
+        for _ in range(2):
+            with context.socket(zmq.SUB) as first, context.socket(zmq.XSUB) as second:
+                seen: list[bool] = []
+                first.subscribe(b"")
+                first.connect(link.address)
+                second.connect(link.address)
+                second.send(b"\1")
+                second.send(b"made up")
+                while len(seen) < 2:
+                    assert transport.poll([link], 1000) == [link]
+                    seen += link.subscriptions()
+                assert seen == [True, True]
+            while len(seen) < 4:
+                assert transport.poll([link], 1000) == [link]
+                seen += link.subscriptions()
+            assert seen[2:] == [False, False]
 
 
 def test_an_oversized_part_is_refused_by_the_socket(transport: Transport) -> None:

@@ -98,7 +98,7 @@ def test_a_start_brings_its_constants() -> None:
                 run_id="r",
                 reason="end of run",
                 loss=Loss(received=3, dropped={"ring full": 1}),
-                zones=(Zone(boundary=0, after=3, before=6),),
+                zones=(Zone(boundary=0, after=3, before=6, n=2, passed=True),),
                 latency_ms={"p50": 1.5, "per_stage": {"reduce": {"p50": 1.0}}},
             )
         ),
@@ -118,7 +118,25 @@ def test_every_other_message_comes_back(body: m.Body) -> None:
 
 def test_failures_travel_as_failures() -> None:
     failures = [Failure(3, 30, "baseline", "no bin is finite")]
-    assert m.decode(wire(m.encode_failed("r", failures))).body.failures() == failures
+    (parts,) = m.encode_failed("r", failures)
+    assert m.decode(wire(parts)).body.failures() == failures
+
+
+def test_any_number_of_failures_and_drops_can_be_sent() -> None:
+    failures = [Failure(i, 2**62, "x" * 99, "y" * 9999) for i in range(2500)]
+    messages = [m.decode(wire(parts)) for parts in m.encode_failed("r", failures)]
+    back = [f for message in messages for f in message.body.failures()]
+    assert [f.seq for f in back] == list(range(2500))
+    assert len(back[0].error) == m.ERROR_LENGTH
+    seq = np.arange(50_000) + 2**62
+    dropped = m.encode_dropped("r", Batch(seq, seq), "ring full")
+    items = [item for parts in dropped for item in m.decode(wire(parts)).body.items]
+    assert items == [(s, s) for s in seq.tolist()]
+
+
+def test_what_could_not_be_received_is_not_sent() -> None:
+    with pytest.raises(m.MessageError, match="header of"):
+        m.encode(m.ControlBody(what="x", data={"a": "b" * (2 << 20)}))
 
 
 def header(body: object, arrays: object = (), v: object = 1) -> bytes:
@@ -144,6 +162,11 @@ HOSTILE = {
     "extension type": ([header({**BATCH, "n": msgpack.ExtType(1, b"x")})], "not msgpack"),
     "2 GB": ([header(BATCH, [["array/frame", "<u2", [1, 2**30]]]), b""], "over the limit"),
     "overflow": ([header(BATCH, [["array/a", "<u2", [2**62, 2**62]]]), b""], "over the limit"),
+    "empty and huge": ([header(BATCH, [["array/a", "|u1", [0, 2**63]]]), b""], "over the limit"),
+    "many that are large": (
+        [header(BATCH, [[f"array/{i}", "|u1", [2**28]] for i in range(3)]), b"", b"", b""],
+        "claimed, 0 came",
+    ),
     "negative shape": ([header(BATCH, [["array/a", "<u2", [-1]]]), b""], "header field arrays"),
     "object": ([header(BATCH, [["array/a", "|O", [1]]]), b"12345678"], "dtype '|O'"),
     "big-endian": ([header(BATCH, [["seq", ">i8", [1]]]), b"12345678"], "dtype '>i8'"),
@@ -204,3 +227,10 @@ def test_an_array_that_cannot_be_sent_is_named() -> None:
 def test_the_schema_has_not_drifted() -> None:
     committed = json.loads(files("phasewatch.pipeline").joinpath("schema.json").read_text())
     assert committed == m.schema(), "make schema; raise VERSION if old peers break"
+
+
+def test_the_whole_of_a_message_is_limited() -> None:
+    parts = [header(BATCH, [["a", "|u1", [6]], ["b", "|u1", [6]]]), b"123456", b"123456"]
+    m.decode(parts, m.Limits(total_bytes=12))
+    with pytest.raises(m.MessageError, match="'b' claims 6 bytes: over the limit"):
+        m.decode(parts, m.Limits(total_bytes=11))

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def items(folder: Path) -> list[dict[str, Any]]:
 def whole(outcome: Outcome) -> dict[str, Any]:
     assert outcome.stop is not None
     loss = outcome.stop.loss
-    assert loss.received + loss.missed == loss.expected
+    assert loss.received + loss.missed + loss.not_read == loss.expected
     assert loss.classified + loss.failed + sum(loss.dropped.values()) == loss.received
     return loss.model_dump()
 
@@ -61,6 +63,7 @@ def test_processes_and_one_process_agree_to_the_last_bit(tmp_path: Path) -> None
     stop = replay(source, stages, open_sink("lines", path=str(alone / "lines.json")))
     assert items(alone) == apart
     assert [d["seq"] for d in apart] == list(range(60))
+    assert {d["t_acq"] for d in apart} == {None}
     assert stop.loss == outcome.stop.loss
 
 
@@ -76,8 +79,24 @@ def test_bad_items_are_failures_and_the_run_goes_on(tmp_path: Path) -> None:
     assert failed[7] == ("source", "intensity is float32 (63,); the run began with f4 (64,)")
     assert failed[8] == ("source", "intensity is float64 (64,); the run began with f4 (64,)")
     assert failed[11] == ("source", "item 11: cannot be read")
-    ids = [d["id"] for d in items(tmp_path)]
-    assert ids == [i for i in range(30) if i not in bad]
+    assert [(d["id"], d["t_acq"]) for d in items(tmp_path)] == [
+        (i, 10 * i) for i in range(30) if i not in bad
+    ]
+    assert sorted(k.n for k in outcome.stop.failures) == [1, 1, 2]
+
+
+def test_gaps_in_ids_are_missed_where_nothing_was_expected(tmp_path: Path) -> None:
+    bad = json.dumps({4: "skip", 5: "skip", 9: "skip"})
+    outcome = supervise(ramp(tmp_path, 12, bad=bad, announce=False))
+    loss = whole(outcome)
+    assert (loss["received"], loss["missed"], loss["expected"]) == (9, 3, 12)
+
+
+def test_batches_of_any_size_come_through(tmp_path: Path) -> None:
+    runtime = {"reducers": 2, "in_flight": 2}
+    outcome = supervise(ramp(tmp_path, 900, size=300, runtime=runtime))
+    assert outcome.error is None
+    assert whole(outcome)["classified"] == 900
 
 
 def test_too_many_failures_in_a_row_stop_the_run(tmp_path: Path) -> None:
@@ -85,12 +104,15 @@ def test_too_many_failures_in_a_row_stop_the_run(tmp_path: Path) -> None:
     outcome = supervise(ramp(tmp_path, 400, bad=bad, runtime={"failures_in_a_row": 20}))
     assert outcome.error is not None
     assert "more than 20 items in a row failed" in outcome.error
-    assert whole(outcome)["classified"] == 10
+    loss = whole(outcome)
+    assert loss["classified"] == 10
+    assert loss["expected"] == 400
 
 
 def test_a_source_that_breaks_ends_the_run_with_what_came(tmp_path: Path) -> None:
     outcome = supervise(ramp(tmp_path, 30, bad=json.dumps({17: "raise"})))
     assert outcome.error == "source: disk gone at item 17"
+    assert whole(outcome)["not_read"] == 13
     assert whole(outcome)["classified"] == 17
     assert [d["seq"] for d in items(tmp_path)] == list(range(17))
     assert documents(tmp_path)[-1]["stop"]["reason"] == "source: disk gone at item 17"
@@ -111,8 +133,10 @@ def test_a_process_that_dies_is_told_and_the_others_end(tmp_path: Path, victim: 
     assert outcome.error == f"{victim} ended unexpectedly (exit code -9)"
     seqs = [d["seq"] for d in items(tmp_path)]
     assert seqs == list(range(len(seqs)))
-    if victim == "reducer-0":
+    if victim != "tracker":
         loss = whole(outcome)
+        assert loss["classified"] >= len(seqs) > 0
+    if victim in ("reducer-0", "receiver"):
         assert documents(tmp_path)[-1]["stop"]["loss"] == loss
 
 
@@ -123,6 +147,7 @@ def test_a_sink_that_cannot_write_is_one_line(tmp_path: Path) -> None:
     assert outcome.error is not None
     assert "No space left on device" in outcome.error
     assert len(items(tmp_path)) == 5
+    whole(outcome)
 
 
 def test_status_stop_and_strangers_at_the_control_socket(tmp_path: Path) -> None:
@@ -170,6 +195,9 @@ def test_a_live_run_drops_the_oldest_and_says_so(tmp_path: Path) -> None:
     seqs = [d["seq"] for d in items(tmp_path)]
     assert seqs == sorted(set(seqs))
     assert len(seqs) == loss["classified"]
+    dropped = [d for d in documents(tmp_path) if "dropped" in d]
+    assert len(dropped) == loss["dropped"]["ring full"]
+    assert not {d["dropped"] for d in dropped} & set(seqs)
 
 
 def test_a_run_that_cannot_begin_says_why(tmp_path: Path) -> None:
@@ -181,6 +209,44 @@ def test_a_run_that_cannot_begin_says_why(tmp_path: Path) -> None:
     outcome = supervise(config.model_copy(update={"source": unknown}))
     assert outcome.error is not None
     assert outcome.error.startswith("source 'nosuch' is not known; there are: hdf5, ")
+
+
+def test_a_bug_in_a_plug_in_is_one_line(tmp_path: Path) -> None:
+    outcome = supervise(ramp(tmp_path, 30, bad=json.dumps({3: "bug"})))
+    assert outcome.error == "source: KeyError: 'no such thing'"
+    assert whole(outcome)["classified"] == 3
+
+
+def test_options_of_a_wrong_type_are_one_line(tmp_path: Path) -> None:
+    outcome = supervise(ramp(tmp_path, 5, endless="perhaps"))
+    assert outcome.error is not None
+    assert outcome.error.startswith("[source] ramp: key 'endless': Input should be a valid boolean")
+
+
+def test_the_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    code = f"""if True:
+        import os, signal
+        from pathlib import Path
+        from phasewatch.pipeline.config import parse_config
+        from phasewatch.pipeline.processes.supervisor import supervise
+        tables = {{"source": {{"uri": "ramp:1", "endless": True}},
+                  "reduce": {{"baseline": {{"method": "none"}}}},
+                  "sink": [{{"type": "lines", "path": "lines.json"}}]}}
+        def update(view):
+            if view.health.get("tracker", {{}}).get("classified"):
+                print(flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+        supervise(parse_config(tables, name="t", folder=Path({str(tmp_path)!r})),
+                  on_update=update, on_start=lambda pids: print(*pids.values(), flush=True))
+    """
+    parent = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    assert parent.returncode == -signal.SIGKILL
+    # Each child holds our pipe open as its own standard output: `run` returned when all had ended.
+    for pid in parent.stdout.split():
+        assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
+    assert items(tmp_path)
 
 
 def test_an_empty_run_ends(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_any_order_and_any_copies_come_out_in_order_once(data: st.DataObject) ->
         if fate[seq] == "come":
             reorder.add(items(seq))
         else:
-            failed += reorder.pass_over([seq])
+            failed += reorder.pass_over([seq], failed=True)
         out += drain(reorder)
     assert out == [s for s in range(n) if fate[s] == "come"]
     assert sorted(failed) == [s for s in range(n) if fate[s] == "fail"]
@@ -81,8 +81,40 @@ def test_progress_resets_the_wait() -> None:
 def test_what_has_come_cannot_fail_any_more() -> None:
     reorder = Reorder(window=10, max_age_ns=100)
     reorder.add(items(1))
-    assert reorder.pass_over([1, 0, 0]) == [0]
-    assert reorder.pass_over([0]) == []
+    assert reorder.pass_over([1, 0, 0], failed=True) == [0]
+    assert reorder.pass_over([0], failed=True) == []
     assert reorder.end == 2
     assert drain(reorder) == [1]
     assert reorder.end == 2
+
+
+def test_each_gap_is_waited_for_on_its_own() -> None:
+    reorder = Reorder(max_age_ns=100)
+    reorder.add(items(1))
+    assert reorder.release(0) == (None, [])
+    reorder.add(items(3))
+    batch, given_up = reorder.release(101)
+    assert given_up == [0]
+    assert batch is not None
+    assert batch.seq.tolist() == [1]
+    assert reorder.release(201) == (None, [])
+    assert reorder.release(202)[1] == [2]
+
+
+def test_without_limits_nothing_is_given_up() -> None:
+    reorder = Reorder()
+    reorder.add(items(*range(1, 5000)))
+    assert reorder.release(10**18) == (None, [])
+    reorder.add(items(0))
+    assert drain(reorder) == list(range(5000))
+
+
+def test_failures_in_a_row_are_counted_in_order_of_seq() -> None:
+    reorder = Reorder()
+    reorder.pass_over([0, 1, 3, 4, 5, 7], failed=True)
+    reorder.pass_over([6], failed=False)
+    assert reorder.failed_in_a_row == 0
+    reorder.release(0)
+    reorder.add(items(2))
+    reorder.release(0)
+    assert reorder.failed_in_a_row == 4

@@ -1,5 +1,7 @@
 """Stages and the chain: one bad item does not take its neighbours along."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from phasewatch.pipeline.batch import Batch, concatenate
 from phasewatch.pipeline.chain import Chain
 from phasewatch.pipeline.documents import ItemSpec, RunStart
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.stage import conform, isolate
+from phasewatch.pipeline.stage import Conform, conform, isolate
 from phasewatch.pipeline.stages.reduce import Baseline, Normalise
 
 RUN = RunStart(
@@ -122,3 +124,15 @@ def test_batches_refuse_columns_of_another_length() -> None:
         concatenate(
             [patterns(1), Batch(np.arange(1), np.arange(1), np.arange(1), patterns(1).arrays)]
         )
+
+
+def test_times_come_with_all_items_or_with_none() -> None:
+    check = Conform(RUN)
+    check(patterns(1))
+    with pytest.raises(PipelineError, match="t_acq came in the middle"):
+        check(replace(patterns(1), t_acq=np.arange(1)))
+    check(patterns(1))
+
+
+def test_nothing_in_nothing_out() -> None:
+    assert isolate("stage", lambda batch: batch, patterns(1).select(slice(0, 0))) == (None, [])

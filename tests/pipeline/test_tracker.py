@@ -41,7 +41,7 @@ def test_zones_are_told_in_seq_where_items_have_no_label() -> None:
     for seq, label in zip([0, 1, 5, 6, 9], [0, 0, 1, 0, 1], strict=True):
         ambiguity = ambiguity.add(label, seq)
     (zone,) = ambiguity.zones()
-    assert (zone.after, zone.before) == (1, 9)
+    assert (zone.after, zone.before, zone.n, zone.passed) == (1, 9, 2, True)
     assert ambiguity.confidence() == pytest.approx(1 - 2 / 5)
 
 
@@ -111,6 +111,19 @@ def test_a_pattern_outside_the_training_range_is_unknown_and_no_evidence() -> No
     track, out = tracked([0] * 5 + [2] * 3 + [0] * 2, novelty=novelty)
     assert out.arrays["phase"].tolist() == [0] * 5 + [-1] * 3 + [0] * 2
     assert [(e.kind, e.seq) for e in track.take_events()] == [("unknown", 5)]
+    assert track.state.ambiguity.n == 7
+    assert [z.passed for z in track.zones] == [False, False]
+
+
+def test_a_phase_between_two_that_are_as_likely_does_not_chatter() -> None:
+    rng = np.random.default_rng(0)
+    labels = [0] * 20 + rng.integers(0, 2, 40).tolist() + [1] * 20
+    batch = predictions(labels, 2)
+    batch.arrays["probability"][20:60] = 0.5 + (batch.arrays["probability"][20:60] - 0.5) / 10
+    track = Track(reversal=0.05)
+    track.start(run(2))
+    track.process(batch)
+    assert len(track.take_events()) == 2
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=30), st.data())

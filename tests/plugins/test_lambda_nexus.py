@@ -16,8 +16,8 @@ DETECTOR = "entry/instrument/detector"
 Write = Callable[..., Path]
 
 
-def read(target: Path | str) -> tuple[RunStart, list[Batch | Failure]]:
-    source = open_source(f"lambda-nexus:{target}")
+def read(target: Path | str, **options: object) -> tuple[RunStart, list[Batch | Failure]]:
+    source = open_source(f"lambda-nexus:{target}", **options)
     start = source.start()
     items = [item for item in source if item is not None]
     source.close()
@@ -167,7 +167,34 @@ def test_no_readable_file_of_a_module(lambda_run: Write) -> None:
 def test_no_file_of_a_module_between_two(lambda_run: Write) -> None:
     folder = lambda_run(parts=1)
     part(folder, 2, 0).unlink()
-    with pytest.raises(PipelineError, match=r"module 2: file .*m2_part00000.nxs not found"):
+    with pytest.raises(PipelineError, match=r"^module 2 has no file; m1, m3 found in .*raw$"):
+        read(folder)
+
+
+def test_no_file_of_the_first_module(lambda_run: Write) -> None:
+    folder = lambda_run(parts=2)
+    for number in (0, 1):
+        part(folder, 1, number).unlink()
+    for target in (folder, folder / "run7", part(folder, 2, 0)):
+        with pytest.raises(PipelineError, match=r"^module 1 has no file; m2, m3 found in .*raw$"):
+            read(target)
+
+
+def test_number_of_modules_is_checked(lambda_run: Write) -> None:
+    folder = lambda_run(parts=1)
+    assert len(read(folder, modules=3)[1]) == 4
+    with pytest.raises(PipelineError, match=r"numbered from 1 to 2; m1, m2, m3 found in .*raw$"):
+        read(folder, modules=2)
+    part(folder, 3, 0).unlink()
+    with pytest.raises(PipelineError, match=r"^module 3 has no file; m1, m2 found in .*raw$"):
+        read(folder, modules=3)
+    assert read(folder)[0].items["frame"].shape == (45, 32)  # nothing in the names tells
+
+
+def test_module_0_is_none(lambda_run: Write) -> None:
+    folder = lambda_run(parts=1)
+    part(folder, 3, 0).rename(part(folder, 0, 0))
+    with pytest.raises(PipelineError, match=r"numbered from 1 to 2; m0, m1, m2 found"):
         read(folder)
 
 

@@ -17,6 +17,7 @@ from phasewatch.pipeline.documents import Event, ItemSpec, Loss, RunStart, RunSt
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.plugin import open_sink, open_source
 from phasewatch.plugins.result import read_result
+from phasewatch.plugins.sinks import nexus
 
 AXIS = np.linspace(5.0, 20.0, 40)
 CLASSES = ("before", "during", "after")
@@ -67,7 +68,7 @@ def run_stop() -> RunStop:
         reason="end of run",
         loss=Loss(expected=20, received=8, missed=12, classified=7, failed=1),
         confidence=0.75,
-        zones=(Zone(boundary=0, after=2, before=5),),
+        zones=(Zone(boundary=0, after=2, before=5, n=2, passed=True),),
         events=(EVENT,),
     )
 
@@ -122,7 +123,7 @@ def test_layout_others_rely_on(tmp_path: Path) -> None:
         assert json.loads(entry["classification"].attrs["classes"]) == list(CLASSES)
         assert entry["track/confidence"][()] == 0.75
         zones = json.loads(entry["track/zones"][()])
-        assert zones == [{"boundary": 0, "after": 2, "before": 5}]
+        assert zones == [{"boundary": 0, "after": 2, "before": 5, "n": 2, "passed": True}]
         assert json.loads(entry["track/events"][()])[0]["kind"] == "onset"
         assert entry["frame/t_acq"][:].tolist() == [-1] * 4
         assert json.loads(entry["provenance/configuration"][()])["source"]
@@ -303,6 +304,50 @@ def test_reader_that_stays_open(tmp_path: Path) -> None:
         sink.close()
         seq.refresh()
         assert len(seq) == 3
+
+
+def test_closed_before_the_end(tmp_path: Path) -> None:
+    """A process told to end closes its sinks; the file then opens like any other."""
+    path = tmp_path / "result.nxs"
+    sink = open_sink("nexus", path=str(path))
+    sink.start(run_start())
+    sink.batch(batch(0, 3))
+    sink.event(EVENT)
+    sink.failures([Failure(3, 103, "integrate", "bad")])
+    sink.batch(batch(4, 2))
+    sink.close()
+    sink.close()
+    with h5py.File(path, "r") as file:
+        assert file["entry/frame/seq"][:].tolist() == [0, 1, 2, 4, 5]
+        assert file["entry/provenance/stop"][()] == b""
+        assert len(file["entry/track/event_log"]) == len(file["entry/loss/seq"]) == 1
+    result = read_result(path)
+    assert result.stop is None
+    np.testing.assert_array_equal(
+        result.arrays["intensity"][:3], batch(0, 3).arrays["intensity"], strict=True
+    )
+
+
+def test_ended_in_the_middle_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.nxs"
+    sink = open_sink("nexus", path=str(path))
+    sink.start(run_start())
+    sink.batch(batch(0, 3))
+    append = nexus._append
+
+    def interrupted(dataset: h5py.Dataset, values: np.ndarray) -> None:
+        append(dataset, values)
+        if dataset.name.endswith("label"):
+            raise SystemExit(143)
+
+    monkeypatch.setattr(nexus, "_append", interrupted)
+    with pytest.raises(SystemExit):
+        sink.batch(batch(3, 2))
+    sink.close()
+    with h5py.File(path, "r") as file:
+        assert len(file["entry/frame/seq"]) == 3
+    result = read_result(path)
+    assert {len(a) for a in result.arrays.values()} == {3}
 
 
 WRITER = """

@@ -7,6 +7,7 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
+from structlog.testing import capture_logs
 
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import Event, ItemSpec, Loss, RunStart, RunStop
@@ -24,6 +25,7 @@ from phasewatch.pipeline.messages import (
     encode_start,
 )
 from phasewatch.pipeline.plugin import open_sink, open_source
+from phasewatch.plugins.sinks.zmq import Publisher
 from phasewatch.plugins.sources.zmq import ZmqSource
 
 AXIS = np.linspace(1.0, 2.0, 12)
@@ -211,7 +213,7 @@ def test_what_is_not_of_this_run_is_ignored(
         encode_start(patterns_start()),
         encode_start(patterns_start("other")),
         encode_batch("other", patterns(0, 1)),
-        encode_failed("other", [Failure(0, 0, "integrate", "x")]),
+        *encode_failed("other", [Failure(0, 0, "integrate", "x")]),
         stop("other"),
         encode(AckBody(run_id="run7", seq=3)),
         encode(EventBody(run_id="run7", event=event)),
@@ -237,11 +239,11 @@ def test_failed_and_dropped_items_of_the_peer(
     source, peer = linked()
     peer.send(
         encode_start(patterns_start()),
-        encode_failed("run7", [Failure(3, 503, "integrate", "no light")]),
+        *encode_failed("run7", [Failure(3, 503, "integrate", "no light")]),
         encode_batch("run7", patterns(0, 1)),
         encode(DroppedBody(run_id="run7", items=((9, 509),), reason="ring full")),
         encode(FailedBody(run_id="run7", items=((0, 1 << 63, "x", "y"),))),
-        encode(FailedBody(run_id="run7", items=((0, 0, "", ""),) * 5000)),
+        encode(FailedBody(run_id="run7", items=((0, 0, "", ""),) * 20_001)),
         stop(),
     )
     source.start()
@@ -298,6 +300,31 @@ def test_other_arrays_are_left_out(linked: Callable[..., tuple[ZmqSource, Peer]]
     assert list(got.arrays) == ["intensity"]
 
 
+def test_closing_line_counts_what_was_refused(
+    linked: Callable[..., tuple[ZmqSource, Peer]],
+) -> None:
+    source, peer = linked()
+    peer.send(stop("other"), [b""], encode_start(patterns_start()), [b"x"] * 3, stop())
+    source.start()
+    with capture_logs() as logs:
+        assert read(source) == []
+        source.close()
+    [line] = [entry for entry in logs if entry["event"] == "messages refused"]
+    assert (line["rejected"], line["no start"], line["address"]) == (2, 1, source.address)
+    assert "header" in line["last_error"]
+
+
+def test_nothing_refused_is_not_worth_a_line(
+    linked: Callable[..., tuple[ZmqSource, Peer]],
+) -> None:
+    source, peer = linked()
+    peer.send(encode_start(patterns_start()), stop())
+    with capture_logs() as logs:
+        source.start()
+        read(source)
+    assert logs == []
+
+
 class Clock:
     """Advances by a second whenever it is asked."""
 
@@ -324,8 +351,70 @@ def test_idle_run_ends(linked: Callable[..., tuple[ZmqSource, Peer]]) -> None:
 
 def test_no_start_in_time() -> None:
     source = ZmqSource("tcp://127.0.0.1:*", "pull", True, 1.5, clock=Clock())
-    with pytest.raises(PipelineError, match=r"^zmq:tcp://127.0.0.1:\d+: no start of a run in 1.5"):
+    with pytest.raises(
+        PipelineError,
+        match=r"^zmq:tcp://127.0.0.1:\d+: no start of a run in 1.5 s; nothing came$",
+    ):
         source.start()
+
+
+@pytest.mark.parametrize(
+    ("messages", "last"),
+    [
+        ([encode_batch("run7", patterns(0, 1)), [b""]], "header is not msgpack"),
+        ([[b""], encode_batch("run7", patterns(0, 1))], "no start: message of type 'batch'"),
+    ],
+)
+def test_no_start_among_what_came(messages: list[list[bytes]], last: str) -> None:
+    def clock() -> float:
+        return 100.0 if came() == 40 else 0.0
+
+    def came() -> int:
+        return source.refused.total() + source._link.rejected
+
+    source = ZmqSource("tcp://127.0.0.1:*", "pull", True, 1.5, clock=clock)
+    source.connect()
+    with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
+        socket.connect(source.address)
+        for parts in 20 * messages:
+            socket.send_multipart(parts)
+        with pytest.raises(PipelineError, match=f"in 1.5 s; 40 refused, last: {last}"):
+            source.start()
+
+
+def test_garbage_does_not_put_off_the_end() -> None:
+    """What is no message of ours does not keep a run waiting."""
+    source = ZmqSource("tcp://127.0.0.1:*", "pull", True, 10.0, clock=Clock())
+    source.connect()
+    with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
+        socket.linger = 0
+        socket.connect(source.address)
+        socket.send_multipart(encode_start(patterns_start()))
+        source.start()
+        for item in source:
+            assert item is None
+            socket.send_multipart([b"garbage"])
+    assert source._transport is None
+
+
+def test_says_that_it_waits(linked: Callable[..., tuple[ZmqSource, Peer]]) -> None:
+    source, peer = linked()
+    now = iter(range(1000))
+
+    def clock() -> float:
+        if (t := next(now)) == 7:
+            peer.send(encode_start(patterns_start()))
+        return float(t)
+
+    source._clock = clock
+    with capture_logs() as logs:
+        source.start()
+    said = {
+        "event": "waiting for the start of a run",
+        "address": source.address,
+        "log_level": "info",
+    }
+    assert logs == [said]
 
 
 @pytest.mark.parametrize("address", ["tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://[::]:5555"])
@@ -336,12 +425,7 @@ def test_public_bind_is_refused(address: str) -> None:
         open_sink("zmq", address=address)
 
 
-def test_wrong_options() -> None:
-    for options in ({"socket": "rep"}, {"idle_timeout_s": 0}, {"idle_timeout_s": -1.0}):
-        with pytest.raises(PipelineError, match=next(iter(options))):
-            open_source("zmq:tcp://127.0.0.1:5555", **options)
-    with pytest.raises(PipelineError, match="every is 0"):
-        open_sink("zmq", address="tcp://127.0.0.1:*", every=0)
+def test_address_that_is_none() -> None:
     source = open_source("zmq:nonsense://x")
     with pytest.raises(PipelineError, match="nonsense://x"):
         source.start()
@@ -379,13 +463,15 @@ def test_published_run(subscriber: "zmq.Socket[bytes]") -> None:
         message = decode(subscriber.recv_multipart())
         if message.body.type != "event":
             kinds.append(message.body.type)
-    assert kinds == ["batch", "batch", "start", "batch", "batch", "start", "failed", "stop"]
+    assert kinds == [
+        *("start", "batch", "batch", "start", "batch", "batch", "start", "failed", "stop"),
+    ]
     sink.close()
     sink.close()
 
 
 def test_source_joins_a_published_run_late() -> None:
-    sink = open_sink("zmq", address="tcp://127.0.0.1:*", every=3)
+    sink = open_sink("zmq", address="tcp://127.0.0.1:*", every=1000)
     sink.start(patterns_start())
     source = ZmqSource(sink.address, "sub", False, None)
     source.connect()
@@ -398,7 +484,7 @@ def test_source_joins_a_published_run_late() -> None:
     sink.stop(RunStop(run_id="run7", reason="end", loss=LOSS))
     assert source.start().run_id == "run7"
     ids = ids_of(read(source))
-    assert len(ids) >= 4
+    assert len(ids) >= 7  # the start came when it did
     assert ids == list(range(500 + n + 7 - len(ids), 500 + n + 7))
     sink.close()
 
@@ -414,4 +500,45 @@ def test_consumer_that_never_reads_does_not_block(subscriber: "zmq.Socket[bytes]
     for _ in range(200):  # 200 MiB, more than the sockets hold
         sink.batch(large)
     sink.stop(RunStop(run_id="run7", reason="end", loss=LOSS))
+    sink.close()
+
+
+def test_source_that_was_there_first_has_the_whole_run(tmp_path: Path) -> None:
+    """Its socket connects again some time after the bind; the run waits for it."""
+    address = f"ipc://{tmp_path}/run"
+    source = open_source(f"zmq:{address}", socket="sub")
+    assert isinstance(source, ZmqSource)
+    source.connect()
+    sink = open_sink("zmq", address=address, wait_for=1)
+    sink.start(patterns_start())
+    sink.batch(patterns(0, 2))
+    sink.batch(patterns(2, 1))
+    sink.stop(RunStop(run_id="run7", reason="end", loss=LOSS))
+    assert source.start().run_id == "run7"
+    assert ids_of(read(source)) == [500, 501, 502]
+    assert not source.refused
+    sink.close()
+
+
+def test_run_goes_on_without_subscribers() -> None:
+    sink = Publisher("tcp://127.0.0.1:*", 50, 2, 1.5, clock=Clock())
+    with capture_logs() as logs:
+        sink.start(patterns_start())
+    [line] = logs
+    assert line["event"] == "subscribers are missing: the run goes on without"
+    assert (line["waited_for"], line["came"], line["address"]) == (2, 0, sink.address)
+    sink.batch(patterns(0, 1))
+    sink.close()
+
+
+def test_every_newcomer_gets_a_start(subscriber: "zmq.Socket[bytes]") -> None:
+    sink = open_sink("zmq", address="tcp://127.0.0.1:*", every=1000)
+    sink.start(patterns_start())
+    with zmq.Context() as context, context.socket(zmq.SUB) as second:
+        second.subscribe(b"")
+        for socket in (subscriber, second):
+            socket.connect(sink.address)
+            while not socket.poll(5):
+                sink.batch(patterns(0, 1))
+            assert decode(socket.recv_multipart()).body.type == "start"
     sink.close()
