@@ -1,0 +1,131 @@
+"""The tracker process, driven by hand: whose messages count, and what an abort leaves."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.config import parse_config
+from phasewatch.pipeline.documents import ItemSpec, Loss, RunStart, RunStop
+from phasewatch.pipeline.messages import (
+    Message,
+    StartBody,
+    StopBody,
+    decode,
+    encode,
+    encode_batch,
+    encode_dropped,
+    encode_failed,
+    encode_start,
+)
+from phasewatch.pipeline.processes.desk import Setup
+from phasewatch.pipeline.processes.tracker import TrackerProcess
+from phasewatch.pipeline.transport.links import Transport
+
+
+class Desk:
+    """Stands for the supervisor and the sinks: keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.reports: dict[str, dict[str, Any]] = {}
+
+    def clock(self) -> int:
+        return 1
+
+    def send(self, link: object, parts: list[Any], *, to_role: str) -> None:
+        assert to_role == "sink"
+        self.sent.append(decode([bytes(part) for part in parts]))
+
+    def report(self, what: str, **data: Any) -> None:
+        self.reports[what] = data
+
+    def stop(self) -> RunStop:
+        return RunStop.model_validate(self.reports["tracked"]["stop"], strict=False)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[tuple[TrackerProcess, Desk]]:
+    config = parse_config({"source": {"uri": "a:b"}}, name="t", folder=tmp_path)
+    addresses = {name: f"ipc://{tmp_path}/{name}" for name in ("acks", "results")}
+    with Transport(linger_s=0) as transport:
+        desk = Desk()
+        yield TrackerProcess(transport, desk, Setup("ours", config, addresses)), desk  # type: ignore[arg-type]
+
+
+def run(run_id: str) -> RunStart:
+    items = {"intensity": ItemSpec.of((3,), "f4")}
+    return RunStart(run_id=run_id, source="a:b", items=items, expected=9)
+
+
+def batch(*seqs: int) -> Batch:
+    seq = np.array(seqs)
+    arrays = {"intensity": np.zeros((len(seq), 3), np.float32)}
+    return Batch(seq, seq, None, arrays, {"received": seq})
+
+
+def messages(run_id: str, *, received: int = 6, aborted: bool = False) -> list[list[Any]]:
+    loss = Loss(received=received, missed=1, expected=9)
+    stop = StopBody(stop=RunStop(run_id=run_id, reason="why", loss=loss), aborted=aborted)
+    return [
+        encode_start(run(run_id)),
+        encode_batch(run_id, batch(1, 0)),
+        *encode_failed(run_id, [Failure(2, 2, "integrate", "bad")]),
+        *encode_dropped(run_id, batch(3), "ring full"),
+        encode_batch(run_id, batch(4, 5)),
+        encode(stop),
+    ]
+
+
+def hear(process: TrackerProcess, parts: list[Any]) -> None:
+    process.hear(decode([bytes(part) for part in parts]))
+    process.advance()
+
+
+def test_a_run_ends_when_all_its_items_have(process: tuple[TrackerProcess, Desk]) -> None:
+    tracker, desk = process
+    for parts in messages("ours"):
+        assert "tracked" not in desk.reports
+        hear(tracker, parts)
+    loss = desk.stop().loss
+    assert (loss.classified, loss.failed, loss.dropped) == (4, 1, {"ring full": 1})
+    assert (loss.received, loss.missed, loss.not_read, loss.expected) == (6, 1, 2, 9)
+    told = [m.body.type for m in desk.sent]
+    assert told == ["start", "batch", "failed", "dropped", "batch", "stop"]
+    assert isinstance(desk.sent[0].body, StartBody)
+
+
+def test_messages_of_another_run_do_not_count(process: tuple[TrackerProcess, Desk]) -> None:
+    tracker, desk = process
+    hear(tracker, encode_start(run("ours")))
+    for parts in messages("theirs"):
+        hear(tracker, parts)
+    for parts in messages("theirs", aborted=True):
+        hear(tracker, parts)
+    assert "tracked" not in desk.reports
+    assert [m.body.type for m in desk.sent] == ["start"]
+    for parts in messages("ours"):
+        hear(tracker, parts)
+    assert desk.stop().loss.classified == 4
+
+
+def test_an_abort_leaves_no_item_without_an_end(process: tuple[TrackerProcess, Desk]) -> None:
+    tracker, desk = process
+    start, first, failed, *_ = messages("ours")
+    for parts in (start, first, failed, messages("ours", received=8, aborted=True)[-1]):
+        hear(tracker, parts)
+    stop = desk.stop()
+    assert (stop.loss.classified, stop.loss.failed, stop.loss.received) == (2, 6, 8)
+    assert {(k.stage, k.n) for k in stop.failures} == {("integrate", 1), ("run", 5)}
+    hear(tracker, messages("ours")[4])
+    assert desk.sent[-1].body.type == "stop"
+
+
+def test_an_abort_before_the_start_is_told_too(process: tuple[TrackerProcess, Desk]) -> None:
+    tracker, desk = process
+    tracker.abort("the reducer died", received=3, missed=0)
+    assert desk.reports["tracked"]["begun"] is False
+    assert desk.stop().loss.failed == 3
