@@ -14,7 +14,7 @@ import threading
 from phasewatch.pipeline.processes.desk import Desk
 from phasewatch.pipeline.transport.links import Transport
 
-ROLES = ("receiver", "reducer", "classifier", "tracker", "sink")
+ROLES = ("receiver", "reducer", "classifier", "accelerator", "tracker", "sink")
 ORPHANED = 3
 
 
