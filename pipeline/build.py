@@ -1,9 +1,14 @@
 """From a configuration to stages. Imports what is heavy only where it is built."""
 
+from typing import TYPE_CHECKING
+
 from phasewatch.pipeline.config import Config
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from phasewatch.calibration.calibration import Calibration
 
 
 def reduce_stages(config: Config, run: RunStart) -> list[Stage]:
@@ -20,22 +25,88 @@ def reduce_stages(config: Config, run: RunStart) -> list[Stage]:
 
 def integrate_stage(config: Config) -> Stage:
     """Return the integrate stage; imports pyFAI."""
-    from phasewatch.calibration.calibration import Calibration
     from phasewatch.pipeline.stages.integrate import Integrate
 
     reduce = config.reduce
-    if config.calibration is None:
-        raise PipelineError("[calibration] poni is missing: the source gives frames")
-    if reduce.n_bins is None:
-        raise PipelineError("[reduce] n_bins is missing: the source gives frames")
-    keys = config.calibration.model_dump()
+    calibration, n_bins = _calibration(config)
     return Integrate(
-        Calibration.load(keys.pop("poni"), **keys, polarization=reduce.polarization),
-        n_bins=reduce.n_bins,
+        calibration,
+        n_bins=n_bins,
         unit=reduce.unit,
         split=reduce.split,
         range=reduce.range,
     )
+
+
+def _calibration(config: Config) -> "tuple[Calibration, int]":
+    from phasewatch.calibration.calibration import Calibration
+
+    if config.calibration is None:
+        raise PipelineError("[calibration] poni is missing: the source gives frames")
+    if config.reduce.n_bins is None:
+        raise PipelineError("[reduce] n_bins is missing: the source gives frames")
+    keys = config.calibration.model_dump()
+    polarization = config.reduce.polarization
+    return Calibration.load(
+        keys.pop("poni"), **keys, polarization=polarization
+    ), config.reduce.n_bins
+
+
+def settled(config: Config) -> Config:
+    """Return `config` with ``[reduce] device = "auto"`` decided; imports torch to decide it."""
+    if config.reduce.device != "auto":
+        return config
+    from phasewatch.calibration.gpu.device import pick
+
+    device = str(pick("auto"))
+    if device != "cpu":
+        try:
+            _check_accelerated(config, device)
+        except ValueError:  # what only the CPU can do
+            device = "cpu"
+    return config.model_copy(update={"reduce": config.reduce.model_copy(update={"device": device})})
+
+
+def accelerated_stages(config: Config, run: RunStart) -> list[Stage]:
+    """Return all stages up to classify, as one on ``[reduce] device`` where frames come."""
+    if "frame" not in run.items:
+        last = [] if config.classifier is None else [classify_stage(config)]
+        return [*reduce_stages(config, run), *last]
+    from phasewatch.pipeline.stages.accelerated import ReduceClassify
+
+    reduce, device = config.reduce, config.reduce.torch_device
+    if device is None:
+        raise RuntimeError("an accelerator process without a [reduce] device")
+    _check_accelerated(config, device)
+    calibration, n_bins = _calibration(config)
+    return [
+        ReduceClassify(
+            calibration,
+            n_bins=n_bins,
+            unit=reduce.unit,
+            split=reduce.split,
+            range=reduce.range,
+            baseline=reduce.baseline.settings(),
+            normalise=reduce.normalise,
+            model=None if config.classifier is None else config.classifier.model,
+            device=device,
+        )
+    ]
+
+
+def _check_accelerated(config: Config, device: str) -> None:
+    from phasewatch.calibration.gpu.reduce import can
+
+    can(config.reduce.baseline.settings(), config.reduce.normalise)
+    if config.classifier is None:
+        return
+    if config.classifier.regrid:
+        raise PipelineError('[classifier] regrid: only with [reduce] device = "cpu"')
+    if config.classifier.device not in ("auto", device):
+        raise PipelineError(
+            f"[classifier] device: {config.classifier.device}, but [reduce] device = "
+            f'"{config.reduce.device}" classifies on {device}: leave it out'
+        )
 
 
 def classify_stage(config: Config) -> Stage:

@@ -60,7 +60,13 @@ class BaselineConfig(BaseModel):
 
 
 class ReduceConfig(Section):
-    """``[reduce]``: from counts to a clean pattern. `n_bins` is needed where frames come."""
+    """``[reduce]``: from counts to a clean pattern. `n_bins` is needed where frames come.
+
+    `device`: ``cpu``: the reducer processes. ``cuda:N``: frames are reduced and classified there,
+    by one process; this has not been run on a CUDA device yet. ``torch-cpu``: that process on a
+    CPU, for tests. ``auto``: the first CUDA device, if there is one and it can do what is asked
+    for, else ``cpu``.
+    """
 
     n_bins: Annotated[int, Field(ge=1)] | None = None
     unit: Unit = "2th_deg"
@@ -69,6 +75,12 @@ class ReduceConfig(Section):
     polarization: Annotated[float, Field(ge=-1, le=1)] | None = None
     baseline: BaselineConfig = BaselineConfig()
     normalise: Literal["minmax", "area", "monitor", "none"] = "minmax"
+    device: Annotated[str, Field(pattern=r"^(cpu|torch-cpu|auto|cuda(:\d+)?)$")] = "cpu"
+
+    @property
+    def torch_device(self) -> str | None:
+        """The name by which torch knows the device; None for the reducer processes."""
+        return {"cpu": None, "torch-cpu": "cpu"}.get(self.device, self.device)
 
 
 class ClassifierConfig(Section):
@@ -195,7 +207,7 @@ def _resolve(config: Config, folder: Path) -> Config:
         changes["classifier"] = config.classifier.model_copy(update={"model": model})
     changes["sink"] = tuple(
         SinkConfig(type=s.type, **{**s.options, "path": str(folder / s.options["path"])})
-        if "path" in s.options
+        if isinstance(s.options.get("path"), str)
         else s
         for s in config.sink
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from phasewatch.pipeline.build import settled
 from phasewatch.pipeline.config import Config
 from phasewatch.pipeline.documents import Event, RunStop
 from phasewatch.pipeline.errors import PipelineError
@@ -48,9 +49,11 @@ class View:
 
 def roles(config: Config) -> list[str]:
     """Return the processes that `config` asks for."""
-    reducers = [f"reducer-{i}" for i in range(config.runtime.reducers)]
-    classifier = ["classifier"] if config.classifier else []
-    return ["receiver", *reducers, *classifier, "tracker", "sink"]
+    workers = [f"reducer-{i}" for i in range(config.runtime.reducers)]
+    workers += ["classifier"] if config.classifier else []
+    if config.reduce.torch_device is not None:
+        workers = ["accelerator"]
+    return ["receiver", *workers, "tracker", "sink"]
 
 
 def addresses(config: Config, folder: str) -> dict[str, str]:
@@ -74,6 +77,7 @@ def supervise(
     process ids by role. Where the chain could not go on, the outcome has an error; what was written
     before stays.
     """
+    config = settled(config)
     with (
         tempfile.TemporaryDirectory(prefix="phasewatch-") as folder,
         Transport(linger_s=2.0) as transport,

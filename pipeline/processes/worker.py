@@ -20,7 +20,6 @@ from phasewatch.pipeline.processes.children import DEBUG
 from phasewatch.pipeline.processes.desk import Desk
 from phasewatch.pipeline.transport.links import Transport
 
-ROLES = ("receiver", "reducer", "classifier", "tracker", "sink")
 ORPHANED, ORPHAN_GRACE_S = 3, 2.0
 
 

@@ -1,8 +1,11 @@
 """The stage that puts a probability on every class."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from phasewatch.models.errors import ModelError
 from phasewatch.models.predict import Predictor, check, regrid
@@ -58,9 +61,13 @@ class Classify:
         patterns = batch.arrays["intensity"]
         if self._regrid:
             patterns = regrid(patterns, self._axis, self._predictor.card.axis.values())
+        return batch.with_arrays(**self.results(patterns))
+
+    def results(self, patterns: NDArray[np.float32] | torch.Tensor) -> dict[str, NDArray[Any]]:
+        """Return the three arrays for `patterns` (n, n_points) on the card's axis."""
         predictions = self._predictor(patterns)
-        return batch.with_arrays(
-            probability=predictions.probability,
-            label=predictions.probability.argmax(axis=1).astype(np.int32),
-            novelty=predictions.novelty,
-        )
+        return {
+            "probability": predictions.probability,
+            "label": predictions.probability.argmax(axis=1).astype(np.int32),
+            "novelty": predictions.novelty,
+        }

@@ -1,5 +1,6 @@
 """The stage that makes a pattern of a frame. Imports pyFAI: a run of patterns does without."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ class Integrate:
     """Counts ``frame`` (n, height, width) to ``intensity`` (n, n_bins) float32.
 
     Empty bins are NaN. The geometry is the calibration's, joined with the shape, the mask and the
-    saturation that the source said in the start of the run.
+    saturation that the source said in the start of the run. `engine` makes what integrates: it has
+    an ``axis`` and is called on frames.
     """
 
     name = "integrate"
@@ -28,8 +30,9 @@ class Integrate:
         unit: Unit = "2th_deg",
         split: str = "no",
         range: tuple[float, float] | None = None,
+        engine: Callable[..., Any] = Integrator,
     ) -> None:
-        self._calibration = calibration
+        self._calibration, self._engine = calibration, engine
         self._settings: dict[str, Any] = {
             "n_bins": n_bins,
             "unit": unit,
@@ -52,7 +55,7 @@ class Integrate:
             mask=run.constants.get("mask"),
             saturation=run.saturation,
         )
-        self._integrator = Integrator(calibration, **self._settings)
+        self._integrator = self._engine(calibration, **self._settings)
         constants = {k: v for k, v in run.constants.items() if k != "mask"}
         return run.evolve(
             items={"intensity": ItemSpec.of((self._settings["n_bins"],), np.float32)},

@@ -37,7 +37,7 @@ def write_result(path, run, *, classified=True, missing=()):
         reason="end of run",
         loss=Loss(expected=len(seq), received=len(seq), classified=len(seq)),
         confidence=0.9 if classified else None,
-        zones=(Zone(boundary=0, after=9, before=14),) if classified else (),
+        zones=(Zone(boundary=0, after=9, before=14, n=4, passed=True),) if classified else (),
         events=(onset,) if classified else (),
     )
     sink = open_sink(path=str(path))

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phasewatch.models import ModelError, create
+from phasewatch.models import ModelError, create, device, gaps
+from phasewatch.models.novelty import Novelty
 from phasewatch.models.predict import Predictor
 
 PATTERNS = np.random.default_rng(3).random((24, 160), np.float32)
@@ -21,6 +23,46 @@ def predictor(trained):
 @pytest.fixture(scope="module")
 def expected(predictor):
     return predictor(PATTERNS)
+
+
+def test_a_tensor_gives_what_the_array_does(predictor, expected):
+    found = predictor(torch.from_numpy(PATTERNS))
+    # bridging may round otherwise; what has no gap is the same to the last bit
+    whole = np.isfinite(PATTERNS).all(axis=1)
+    assert np.array_equal(found.probability[whole], expected.probability[whole])
+    np.testing.assert_allclose(found.probability, expected.probability, atol=1e-6)
+    np.testing.assert_allclose(found.novelty, expected.novelty, rtol=1e-6)
+    assert found.probability.dtype == found.novelty.dtype == np.float32
+    assert predictor(torch.from_numpy(PATTERNS[:0])).novelty.shape == (0,)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 0.9), scale=st.sampled_from([1, 1e17]))
+def test_tensors_are_bridged_and_refused_as_arrays_are(seed, share, scale):
+    rng = np.random.default_rng(seed)
+    rows = (rng.random((4, 30)) * scale).astype(np.float32)
+    rows[rng.random(rows.shape) < share] = rng.choice([np.nan, np.inf])
+    try:
+        wanted = gaps.bridge(rows)
+    except ModelError as error:
+        with pytest.raises(ModelError, match=re.escape(str(error))):
+            device.bridge(torch.from_numpy(rows))
+    else:
+        found = device.bridge(torch.from_numpy(rows)).numpy()
+        assert np.array_equal(found[np.isfinite(rows)], wanted[np.isfinite(rows)])
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("m", [20, 160, 256])
+def test_the_novelty_of_a_tensor_is_that_of_the_array(m):
+    rng = np.random.default_rng(m)
+    patterns = rng.random((5, 256), np.float32)
+    patterns[4] = 3.0
+    axes = np.linalg.qr(rng.normal(size=(m, 7)))[0].T
+    arrays = (rng.normal(size=m), axes, rng.uniform(0.1, 9, 7), np.array([1.5, 0.4]))
+    score = Novelty(*(a.astype(np.float32) for a in arrays))
+    found = device.novelty(score, torch.from_numpy(patterns))
+    np.testing.assert_allclose(found.numpy(), score(patterns), rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=25)
@@ -104,6 +146,8 @@ def test_temperature_scales_the_logits(trained):
 def test_refusals(predictor, patterns, message):
     with pytest.raises(ModelError, match=message):
         predictor(patterns)
+    with pytest.raises(ModelError, match=message):
+        predictor(torch.from_numpy(patterns))
 
 
 def test_a_network_that_overflows(trained):

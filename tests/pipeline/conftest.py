@@ -1,5 +1,6 @@
 """A third party's plug-ins, as a distribution of its own beside the project."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -135,5 +136,5 @@ def thirdparty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "METADATA").write_text(METADATA)
     (info / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     return site
