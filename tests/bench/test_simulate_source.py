@@ -47,7 +47,7 @@ def test_closing_ends_it():
 
 
 def test_unknown_kind_and_key_are_refused():
-    with pytest.raises(PipelineError, match="frames and patterns"):
+    with pytest.raises(PipelineError, match="'frames' or 'patterns'"):
         open_source("simulate:fe-ramp", kind="movies")
     with pytest.raises(PipelineError, match="unknown key 'sead'"):
         open_source("simulate:fe-ramp", sead=1)
