@@ -1,9 +1,9 @@
 """Asymmetric least squares for many patterns, eight at a time.
 
-``(W + lam D'D) z = W y``, ``D`` the second difference, is solved by ``L diag(d) L'`` with unit lower
-triangular ``L`` of two subdiagonals, ``e`` and ``f = lam / d``. One row waits for the division of
-the row before it; eight patterns side by side wait once. Each lane is computed as if it were alone,
-so a baseline has the same bits whatever batch it came in.
+``(W + lam D'D) z = W y``, ``D`` the second difference, is solved by ``L diag(d) L'`` with unit
+lower triangular ``L`` of two subdiagonals, ``e`` and ``f = lam / d``. One row waits for the
+division of the row before it; eight patterns side by side wait once. Each lane is computed as if it
+were alone, so a baseline has the same bits whatever batch it came in.
 """
 
 from typing import Any

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from phasewatch.calibration.errors import CalibrationError
 from phasewatch.calibration.asls_kernel import asls_baselines
+from phasewatch.calibration.errors import CalibrationError
 
 Float64 = NDArray[np.float64]
 

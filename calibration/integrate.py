@@ -56,9 +56,9 @@ class Integrator:
     range
         Limits of the axis in `unit`; by default those of the valid pixels.
     engine
-        ``numba``: sums of raw counts in pixel order, exact for integer counts, for ``split="no"``;
-        ``pyfai``: `pyFAI`'s ``integrate1d``, frame by frame, for any; ``auto``: the first where it
-        can, else the second.
+        ``numba`` (``auto`` is the same): sums of raw counts in pixel order, several frames at a
+        time; without splitting they are exact for integer counts. ``pyfai``: `pyFAI`'s
+        ``integrate1d``, frame by frame.
 
     Attributes
     ----------
@@ -92,8 +92,6 @@ class Integrator:
         ):
             if value not in known:
                 raise CalibrationError(f"{field}: {value!r} is unknown; known: {', '.join(known)}")
-        if engine == "numba" and split != "no":
-            raise CalibrationError(f'engine: "numba" is for split = "no", not {split!r}')
         if not n_bins >= 1 or n_bins != int(n_bins):
             raise CalibrationError(f"n_bins: a whole number of at least 1 is needed, not {n_bins}")
         if range is not None and not (
@@ -107,9 +105,10 @@ class Integrator:
         self.shape = reference.shape
         self.axis = reference.axis
         self.valid = reference.valid
-        numba = engine == "numba" or (engine == "auto" and split == "no")
-        self._integrate = PixelSums(reference) if numba else reference
-        options = [int(n_bins), unit, split, limits, "numba" if numba else "pyfai"]
+        self._integrate = (
+            reference if engine == "pyfai" else PixelSums(reference.sums(), calibration.saturation)
+        )
+        options = [int(n_bins), unit, split, limits, "pyfai" if engine == "pyfai" else "numba"]
         text = json.dumps([calibration.digest, *options])
         self.digest = hashlib.sha256(text.encode()).hexdigest()
 
@@ -129,9 +128,10 @@ class Integrator:
         if frames.dtype.kind not in "buif":
             raise CalibrationError(f"frame: real numbers are expected, not {frames.dtype}")
         patterns = np.empty((len(frames), len(self.axis)), np.float32)
-        for frame, pattern in zip(frames, patterns, strict=True):
-            intensity = self._integrate(native(frame))
-            if intensity is None:
-                raise CalibrationError("frame: all pixels invalid (negative, saturated or NaN)")
-            pattern[:] = intensity
+        without = self._integrate(native(frames), patterns)
+        if without >= 0:
+            raise CalibrationError(
+                f"frame: all pixels invalid (negative, saturated or NaN), in frame {without} of "
+                f"{len(frames)}"
+            )
         return patterns
