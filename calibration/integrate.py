@@ -85,22 +85,11 @@ class Integrator:
         range: tuple[float, float] | None = None,
         engine: Engine = "auto",
     ) -> None:
-        for field, value, known in (
-            ("unit", unit, UNITS),
-            ("split", split, SPLITS),
-            ("engine", engine, ENGINES),
-        ):
-            if value not in known:
-                raise CalibrationError(f"{field}: {value!r} is unknown; known: {', '.join(known)}")
-        if not n_bins >= 1 or n_bins != int(n_bins):
-            raise CalibrationError(f"n_bins: a whole number of at least 1 is needed, not {n_bins}")
-        if range is not None and not (
-            len(range) == 2 and -math.inf < range[0] < range[1] < math.inf
-        ):
-            raise CalibrationError(f"range: (low, high) in {unit} is expected, not {range}")
+        limits = check_options(n_bins, unit, split, range)
+        if engine not in ENGINES:
+            raise CalibrationError(f"engine: {engine!r} is unknown; known: {', '.join(ENGINES)}")
         self.calibration = calibration
         self.unit = unit
-        limits = None if range is None else (float(range[0]), float(range[1]))
         reference = Reference(calibration, int(n_bins), unit, split, limits)
         self.shape = reference.shape
         self.axis = reference.axis
@@ -120,18 +109,61 @@ class Integrator:
         CalibrationError
             The frames have another shape, are not real numbers, or one has no valid pixel.
         """
-        frames = np.asarray(frames)
-        if frames.ndim != 3 or frames.shape[1:] != self.shape:
-            raise CalibrationError(
-                f"frame: shape {frames.shape}, but (n, {self.shape[0]}, {self.shape[1]}) is needed"
-            )
-        if frames.dtype.kind not in "buif":
-            raise CalibrationError(f"frame: real numbers are expected, not {frames.dtype}")
+        frames = check_frames(frames, self.shape)
         patterns = np.empty((len(frames), len(self.axis)), np.float32)
-        without = self._integrate(native(frames), patterns)
-        if without >= 0:
-            raise CalibrationError(
-                f"frame: all pixels invalid (negative, saturated or NaN), in frame {without} of "
-                f"{len(frames)}"
-            )
+        check_patterns(self._integrate(frames, patterns), len(frames))
         return patterns
+
+
+def check_options(
+    n_bins: int,
+    unit: str,
+    split: str,
+    limits: tuple[float, float] | None,
+    n_name: str = "n_bins",
+    limits_name: str = "range",
+) -> tuple[float, float] | None:
+    """Return the limits of an axis as floats.
+
+    Raises
+    ------
+    CalibrationError
+        An option is unknown or out of range; named as `n_name` and `limits_name` say.
+    """
+    for field, value, known in (("unit", unit, UNITS), ("split", split, SPLITS)):
+        if value not in known:
+            raise CalibrationError(f"{field}: {value!r} is unknown; known: {', '.join(known)}")
+    if not n_bins >= 1 or n_bins != int(n_bins):
+        raise CalibrationError(f"{n_name}: a whole number of at least 1 is needed, not {n_bins}")
+    if limits is None:
+        return None
+    if not (len(limits) == 2 and -math.inf < limits[0] < limits[1] < math.inf):
+        of = unit if limits_name == "range" else "degrees"
+        raise CalibrationError(f"{limits_name}: (low, high) in {of} is expected, not {limits}")
+    return float(limits[0]), float(limits[1])
+
+
+def check_frames(frames: Array, shape: tuple[int, int]) -> Array:
+    """Return `frames` in a type the kernels take.
+
+    Raises
+    ------
+    CalibrationError
+        They are not (n, height, width) of `shape`, or not real numbers.
+    """
+    frames = np.asarray(frames)
+    if frames.ndim != 3 or frames.shape[1:] != shape:
+        raise CalibrationError(
+            f"frame: shape {frames.shape}, but (n, {shape[0]}, {shape[1]}) is needed"
+        )
+    if frames.dtype.kind not in "buif":
+        raise CalibrationError(f"frame: real numbers are expected, not {frames.dtype}")
+    return native(frames)
+
+
+def check_patterns(without: int, n: int) -> None:
+    """Refuse the frame `without` of `n` as one that has no valid pixel; -1 is none."""
+    if without >= 0:
+        raise CalibrationError(
+            f"frame: all pixels invalid (negative, saturated or NaN), in frame {without} of {n}"
+        )
