@@ -7,6 +7,7 @@ pyFAI's: degrees from axis 2 (x) towards axis 1 (y), in (-180, 180].
 
 import hashlib
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,14 @@ from phasewatch.calibration.integrate import (
     check_patterns,
 )
 from phasewatch.calibration.pixel_sums import PixelSums
-from phasewatch.calibration.plan import make_sums
-from phasewatch.calibration.reference import azimuthal_integrator, entries_of, pixel_weights
+from phasewatch.calibration.plan import Prepared, frozen, make_sums
+from phasewatch.calibration.plan_cache import cached
+from phasewatch.calibration.reference import (
+    azimuthal_integrator,
+    entries_of,
+    known_shape,
+    pixel_weights,
+)
 
 Array = NDArray[Any]
 
@@ -74,37 +81,18 @@ class Cake:
     ) -> None:
         limits = check_options(n_bins, unit, split, range)
         around = check_options(n_azimuth, unit, split, azimuth_range, "n_azimuth", "azimuth_range")
-        if calibration.shape is None or calibration.mask is None:
-            raise CalibrationError("shape: the detector's is unknown: give it, or a mask")
-        self.shape, self.unit, self.calibration = calibration.shape, unit, calibration
-        ai = azimuthal_integrator(calibration)
-        blank = ai.integrate2d(
-            np.zeros(self.shape, np.float32),
-            int(n_bins),
-            int(n_azimuth),
-            unit=unit,
-            radial_range=limits,
-            azimuth_range=around,
-            mask=calibration.mask.copy(),
-            method=(split, "csr", "cython"),
-        )
-        self.axis = np.array(blank.radial, np.float64)
-        self.azimuth = np.array(blank.azimuthal, np.float64)
-        self.valid = np.asarray(blank.count) > 0
-        for array in (self.axis, self.azimuth, self.valid):
-            array.setflags(write=False)
-        if not (np.isfinite(self.axis).all() and (np.diff(self.axis) > 0).all()):
-            raise CalibrationError(f"axis: the geometry gives no increasing, finite axis in {unit}")
-        if not self.valid.any():
-            raise CalibrationError(
-                f"range: no valid pixel is in {limits} {unit} and {around} degrees of azimuth"
-            )
-        weights = pixel_weights(ai, calibration, self.shape)
-        sums = make_sums(entries_of(ai), *weights, int(n_bins) * int(n_azimuth))
-        self._sums = PixelSums(sums, calibration.saturation)
+        self.shape, self.unit, self.calibration = known_shape(calibration), unit, calibration
         options = ["cake", int(n_bins), int(n_azimuth), unit, split, limits, around]
         text = json.dumps([calibration.digest, *options])
         self.digest = hashlib.sha256(text.encode()).hexdigest()
+        sizes = int(n_bins), int(n_azimuth)
+
+        def make() -> Prepared:
+            return _prepare(calibration, sizes, unit, split, limits, around)
+
+        prepared = cached(self.digest, math.prod(self.shape), sizes, make)
+        (self.axis, self.azimuth), self.valid, sums = prepared
+        self._sums = PixelSums(sums, calibration.saturation)
 
     def __call__(self, frames: Array) -> NDArray[np.float32]:
         """Return the maps (n, n_azimuth, n_bins) of `frames` (n, height, width), NaN where empty.
@@ -119,3 +107,34 @@ class Cake:
         cells = np.empty((len(frames), n_bins * n_azimuth), np.float32)  # azimuth runs first
         check_patterns(self._sums(frames, cells), len(frames))
         return np.ascontiguousarray(cells.reshape(-1, n_bins, n_azimuth).transpose(0, 2, 1))
+
+
+def _prepare(
+    calibration: Calibration,
+    sizes: tuple[int, int],
+    unit: str,
+    split: str,
+    limits: tuple[float, float] | None,
+    around: tuple[float, float] | None,
+) -> Prepared:
+    shape, ai = known_shape(calibration), azimuthal_integrator(calibration)
+    blank = ai.integrate2d(
+        np.zeros(shape, np.float32),
+        *sizes,
+        unit=unit,
+        radial_range=limits,
+        azimuth_range=around,
+        mask=np.array(calibration.mask),
+        method=(split, "csr", "cython"),
+    )
+    axis, azimuth = (np.array(x, np.float64) for x in (blank.radial, blank.azimuthal))
+    valid = np.asarray(blank.count) > 0
+    if not (np.isfinite(axis).all() and (np.diff(axis) > 0).all()):
+        raise CalibrationError(f"axis: the geometry gives no increasing, finite axis in {unit}")
+    if not valid.any():
+        raise CalibrationError(
+            f"range: no valid pixel is in {limits} {unit} and {around} degrees of azimuth"
+        )
+    weights = pixel_weights(ai, calibration, shape)
+    sums = make_sums(entries_of(ai), *weights, math.prod(sizes))
+    return Prepared((frozen(axis), frozen(azimuth)), frozen(valid), sums)

@@ -26,7 +26,9 @@ from phasewatch.calibration.calibration import Calibration
 from phasewatch.calibration.counts import native
 from phasewatch.calibration.errors import CalibrationError
 from phasewatch.calibration.pixel_sums import PixelSums
-from phasewatch.calibration.reference import Reference
+from phasewatch.calibration.plan import Prepared
+from phasewatch.calibration.plan_cache import cached
+from phasewatch.calibration.reference import Reference, known_shape
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -90,16 +92,23 @@ class Integrator:
             raise CalibrationError(f"engine: {engine!r} is unknown; known: {', '.join(ENGINES)}")
         self.calibration = calibration
         self.unit = unit
-        reference = Reference(calibration, int(n_bins), unit, split, limits)
-        self.shape = reference.shape
-        self.axis = reference.axis
-        self.valid = reference.valid
-        self._integrate = (
-            reference if engine == "pyfai" else PixelSums(reference.sums(), calibration.saturation)
-        )
         options = [int(n_bins), unit, split, limits, "pyfai" if engine == "pyfai" else "numba"]
         text = json.dumps([calibration.digest, *options])
         self.digest = hashlib.sha256(text.encode()).hexdigest()
+        self.shape = known_shape(calibration)
+        self._integrate: Reference | PixelSums
+        if engine == "pyfai":
+            reference = Reference(calibration, int(n_bins), unit, split, limits)
+            self.axis, self.valid, self._integrate = reference.axis, reference.valid, reference
+            return
+
+        def make() -> Prepared:
+            reference = Reference(calibration, int(n_bins), unit, split, limits)
+            return Prepared((reference.axis,), reference.valid, reference.sums())
+
+        prepared = cached(self.digest, math.prod(self.shape), (int(n_bins),), make)
+        (self.axis,), self.valid, sums = prepared
+        self._integrate = PixelSums(sums, calibration.saturation)
 
     def __call__(self, frames: Array) -> Patterns:
         """Return the patterns (n, n_bins) of `frames` (n, height, width).

@@ -29,6 +29,77 @@ class Sums(NamedTuple):
     plan: Plan
     shares: NDArray[np.float32] | None
 
+    def arrays(self) -> dict[str, Array]:
+        """Return it as arrays to be kept, see `from_arrays`."""
+        shares = {} if self.shares is None else {"shares": self.shares}
+        plan = {name: np.asarray(value) for name, value in self.plan._asdict().items()}
+        return {**plan, **shares}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array], n_pixels: int, n_bins: int) -> "Sums":
+        """Return the sums that were kept; raise KeyError or ValueError if these are none.
+
+        The kernels trust a plan with every index, so it is checked whole.
+        """
+        values = {name: arrays[name] for name in Plan._fields}
+        bins, entries, where = values["bins"], values["entries"], values["where"]
+        shares = arrays.get("shares")
+        groups, n_entries = -(-n_pixels // GROUP), n_pixels
+        if shares is not None:
+            n_entries = GROUP * int(entries.sum(dtype=np.int64))
+        right = (
+            {x.dtype for x in (values["norm"], values["dark"], values["weights"])}
+            == {np.dtype(np.float64)}
+            and values["norm"].shape == values["dark"].shape == where.shape == (n_pixels,)
+            and values["weights"].shape == (2, n_bins)
+            and values["n_entries"].dtype == np.int64
+            and values["n_entries"].shape == (n_bins,)
+            and bins.dtype == np.dtype(np.uint16 if n_bins < 1 << 16 else np.uint32)
+            and bins.shape == (n_entries,)
+            and int(bins.max(initial=0)) <= n_bins
+            and (values["none"].shape, values["none"].dtype) == ((), where.dtype)
+            and entries.dtype.kind == where.dtype.kind == "u"
+            and entries.shape == ((0,) if shares is None else (groups,))
+            and (shares is None or shares.dtype == np.float32)
+            and (shares is None or shares.shape == (n_entries,))
+        )
+        if not right:
+            raise ValueError("it is no plan for this detector and axis")
+        if shares is None:
+            values["bins"] = values["where"] = bins
+        values["none"] = values["none"][()]
+        return cls(_plan(*values.values()), None if shares is None else frozen(shares))
+
+
+class Prepared(NamedTuple):
+    """All that an integration needs: `sums`, the `axes`, and which bins have pixels (`valid`)."""
+
+    axes: tuple[Float64, ...]
+    valid: NDArray[np.bool_]
+    sums: Sums
+
+    def arrays(self) -> dict[str, Array]:
+        """Return it as arrays to be kept, see `from_arrays`."""
+        axes = {f"axis_{i}": axis for i, axis in enumerate(self.axes)}
+        return {**axes, "valid": self.valid, **self.sums.arrays()}
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: dict[str, Array], n_pixels: int, sizes: tuple[int, ...]
+    ) -> "Prepared":
+        """Return what was kept for axes of `sizes`; raise KeyError or ValueError if it is not."""
+        axes = tuple(arrays[f"axis_{i}"] for i in range(len(sizes)))
+        valid, n_bins = arrays["valid"], int(np.prod(sizes))
+        described = [(x.shape, x.dtype) for x in (*axes, valid)]
+        expected = [((size,), np.dtype(np.float64)) for size in sizes]
+        if described != [*expected, (sizes[::-1], np.dtype(np.bool_))]:
+            raise ValueError("its axes are of another size")
+        return cls(
+            tuple(frozen(axis) for axis in axes),
+            frozen(valid),
+            Sums.from_arrays(arrays, n_pixels, n_bins),
+        )
+
 
 def make_sums(entries: Entries, norm: Float64, dark: Float64, n_bins: int) -> Sums:
     """Return the sums of `entries` over pixels with `norm` and `dark` (n_pixels,)."""

@@ -40,15 +40,14 @@ class Reference:
         split: str,
         limits: tuple[float, float] | None,
     ) -> None:
-        if calibration.shape is None or calibration.mask is None:
-            raise CalibrationError("shape: the detector's is unknown: give it, or a mask")
-        self.calibration, self.shape, self.mask = calibration, calibration.shape, calibration.mask
+        self.calibration, self.shape = calibration, known_shape(calibration)
+        self.mask = np.array(calibration.mask)  # pyFAI takes no read-only arrays
         self.ai = azimuthal_integrator(calibration)
         self.options = {
             "npt": n_bins,
             "unit": unit,
             "radial_range": limits,
-            "mask": self.mask.copy(),  # pyFAI takes no read-only arrays
+            "mask": self.mask,
             "polarization_factor": calibration.polarization,
             "dark": single(calibration.dark),
             "flat": single(calibration.flat),
@@ -87,6 +86,19 @@ class Reference:
         """Return the same sums for our own kernels."""
         norm, dark = pixel_weights(self.ai, self.calibration, self.shape)
         return make_sums(entries_of(self.ai), norm, dark, len(self.axis))
+
+
+def known_shape(calibration: Calibration) -> Shape:
+    """Return the detector's shape.
+
+    Raises
+    ------
+    CalibrationError
+        The calibration does not know it.
+    """
+    if calibration.shape is None:
+        raise CalibrationError("shape: the detector's is unknown: give it, or a mask")
+    return calibration.shape
 
 
 def entries_of(ai: Any) -> Entries:
