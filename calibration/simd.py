@@ -65,6 +65,22 @@ def load(typing: Any, array: Any, index: Any, width: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing: Any, array: Any, index: Any) -> Any:
+    """Ask for the memory of the element `index` (intp) of a contiguous `array`, if there is any."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(array)(context, builder, args[0]).data
+        byte = ir.IntType(8).as_pointer()
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), byte)
+        hint = ir.FunctionType(ir.VoidType(), [byte] + [cgutils.int32_t] * 3)
+        function = _function(builder.module, hint, "llvm.prefetch.p0")
+        builder.call(function, [pointer, *(cgutils.int32_t(x) for x in (0, 3, 1))])  # read, keep
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), code
+
+
+@intrinsic
 def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
     """Set the elements of a contiguous `array` from `index` (intp) on."""
 

@@ -24,6 +24,7 @@ from phasewatch.calibration.simd import (
     fma,
     larger,
     load,
+    prefetch,
     store,
     take_pixels,
 )
@@ -37,6 +38,7 @@ EIGHT, FOUR, ONE = (0,) * 8, (0,) * 4, (0,)
 SIXTEEN = (0,) * 16
 GROUP = 8
 UNIT = np.uint64(1)
+AHEAD = 1024  # elements; one frame that is in no cache takes 1.5 ms with it and 2.5 without
 
 # Below this share of a sum, what is left of it after pixels were taken away is summed anew.
 SHARE_LEFT = 1e-4
@@ -216,6 +218,8 @@ def _add_alone(
     body = end - (end - begin) % 16
     for i in range(begin, body, 16):
         start = frame * plan.where.size + i
+        prefetch(counts.values, start + AHEAD)
+        prefetch(plan.bins, i + AHEAD)
         pixel, value = np.uint64(i), np.uint64(start)  # numba looks whether others are negative
         highest = load(counts.bits, start, SIXTEEN)
         if any_above(highest, counts.last_bits, load(plan.where, i, SIXTEEN), plan.none):
@@ -279,6 +283,9 @@ def _share(
         if each == 0:
             continue
         start = first * n_pixels + i
+        for k in range(0, GROUP * each, 16):  # a cache line of shares
+            prefetch(shares, np.intp(entry) + k + AHEAD)
+            prefetch(plan.bins, np.intp(entry) + k + AHEAD)
         careful = i + GROUP > n_pixels
         if not careful:
             highest = load(counts.bits, start, EIGHT)

@@ -98,19 +98,6 @@ def _npy(array):
         lambda path: _rewrite(path, axis_0=np.ones(3)),
         lambda path: _rewrite(path, shares=np.ones(3, np.float32)),
     ],
-        "empty",
-        "foreign",
-        "cut",
-        "rot",
-        "array",
-        "objects",
-        "pickle",
-        "bins",
-        "index",
-        "norm",
-        "axis",
-        "shares",
-    ],
 )
 def test_a_file_that_is_no_plan_is_made_anew(calibration, plans, caplog, split, spoil):
     expected = Integrator(calibration, n_bins=50, split=split)(FRAMES)
