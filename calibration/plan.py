@@ -116,7 +116,7 @@ def make_sums(entries: Entries, norm: Float64, dark: Float64, n_bins: int) -> Su
         return Sums(
             _plan(where, each, where, narrow.type(n_bins), norm, dark, weights, count), None
         )
-    some = shares > 0
+    some = shares != 0  # a few of pyFAI's are below, by rounding
     pixels, bins, shares = pixels[some], bins[some], shares[some]
     wide = shares.astype(np.float64)
     weights = [np.bincount(bins, wide * x[pixels], minlength=n_bins) for x in (norm, dark)]

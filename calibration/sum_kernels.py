@@ -339,7 +339,7 @@ def _share_checked(
                     at = b * lanes + lane + ((i - begin) & 1) * second
                     total = fma(fill(share, ONE), fill(np.float64(x), ONE), load(table, at, ONE))
                     store(table, at, total)
-                elif share > 0:
+                elif share != 0:
                     lost[lane, 0, b] += share * plan.norm[i]
                     lost[lane, 1, b] += share * plan.dark[i]
                     lost_count[lane, b] += 1
