@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from phasewatch.calibration.asls_kernel import asls_baselines
 from phasewatch.calibration.errors import CalibrationError
-from phasewatch.calibration.kernels import asls_baseline
 
 Float64 = NDArray[np.float64]
 
@@ -56,7 +56,7 @@ def asls(patterns: ArrayLike, *, lam: float = 1e5, p: float = 0.002, n_iter: int
         raise CalibrationError(f"baseline p: must be between 0 and 1, not {p}")
     if not n_iter >= 1 or n_iter != int(n_iter):
         raise CalibrationError(f"baseline n_iter: must be a whole number >= 1, not {n_iter}")
-    return _each(patterns, lambda y: asls_baseline(y, float(lam), float(p), int(n_iter)))
+    return _bridged(patterns, lambda rows: asls_baselines(rows, float(lam), float(p), int(n_iter)))
 
 
 @cache
@@ -106,33 +106,31 @@ def estimate(patterns: ArrayLike, method: str = "asls", **options: Any) -> Float
         return asls(patterns, **options)
     from pybaselines import Baseline
 
-    def one(y: Float64) -> Float64:
+    def of_all(rows: Float64) -> Float64:
         try:
-            baseline, _ = getattr(Baseline(), method)(y, **options)
+            found = [getattr(Baseline(), method)(row, **options)[0] for row in rows]
         except (ValueError, TypeError, KeyError, IndexError, np.linalg.LinAlgError) as error:
             reason = " ".join(str(error).split())
             raise CalibrationError(f"baseline method {method}: {reason}") from error
-        return np.asarray(baseline, np.float64)
+        return np.array(found, np.float64).reshape(rows.shape)
 
-    return _each(patterns, one)
+    return _bridged(patterns, of_all)
 
 
-def _each(patterns: ArrayLike, baseline_of: Callable[[Float64], Float64]) -> Float64:
+def _bridged(patterns: ArrayLike, baselines_of: Callable[[Float64], Float64]) -> Float64:
+    """Return the baselines of `patterns` by a function of finite patterns (n, n_bins)."""
     values = np.ascontiguousarray(patterns, dtype=np.float64)
     if values.ndim not in (1, 2) or values.shape[-1] < 3:
         raise CalibrationError(
             f"pattern: (n_bins,) or (n, n_bins) with n_bins >= 3 is expected, not {values.shape}"
         )
-    result = np.empty_like(values)
     rows = values.reshape(-1, values.shape[-1])
-    for pattern, baseline in zip(rows, result.reshape(rows.shape), strict=True):
-        finite = np.isfinite(pattern)
-        if finite.all():
-            baseline[:] = baseline_of(pattern)
-            continue
-        if not finite.any():
-            raise CalibrationError("pattern: no bin is finite")
-        index = np.arange(len(pattern))
-        bridged = np.interp(index, index[finite], pattern[finite])
-        baseline[:] = np.where(finite, baseline_of(bridged), np.nan)
-    return result
+    finite = np.isfinite(rows)
+    if finite.all():
+        return baselines_of(rows).reshape(values.shape)
+    if not finite.any(axis=1).all():
+        raise CalibrationError("pattern: no bin is finite")
+    index, rows = np.arange(rows.shape[1]), rows.copy()
+    for row, known in zip(rows, finite, strict=True):
+        row[~known] = np.interp(index[~known], index[known], row[known])
+    return np.where(finite, baselines_of(rows), np.nan).reshape(values.shape)

@@ -26,7 +26,9 @@ from phasewatch.calibration.calibration import Calibration
 from phasewatch.calibration.counts import native
 from phasewatch.calibration.errors import CalibrationError
 from phasewatch.calibration.pixel_sums import PixelSums
-from phasewatch.calibration.reference import Reference
+from phasewatch.calibration.plan import Prepared
+from phasewatch.calibration.plan_cache import cached
+from phasewatch.calibration.reference import Reference, known_shape
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -56,9 +58,9 @@ class Integrator:
     range
         Limits of the axis in `unit`; by default those of the valid pixels.
     engine
-        ``numba``: sums of raw counts in pixel order, exact for integer counts, for ``split="no"``;
-        ``pyfai``: `pyFAI`'s ``integrate1d``, frame by frame, for any; ``auto``: the first where it
-        can, else the second.
+        ``numba`` (``auto`` is the same): sums of raw counts in pixel order, several frames at a
+        time; without splitting they are exact for integer counts. ``pyfai``: `pyFAI`'s
+        ``integrate1d``, frame by frame.
 
     Attributes
     ----------
@@ -85,33 +87,28 @@ class Integrator:
         range: tuple[float, float] | None = None,
         engine: Engine = "auto",
     ) -> None:
-        for field, value, known in (
-            ("unit", unit, UNITS),
-            ("split", split, SPLITS),
-            ("engine", engine, ENGINES),
-        ):
-            if value not in known:
-                raise CalibrationError(f"{field}: {value!r} is unknown; known: {', '.join(known)}")
-        if engine == "numba" and split != "no":
-            raise CalibrationError(f'engine: "numba" is for split = "no", not {split!r}')
-        if not n_bins >= 1 or n_bins != int(n_bins):
-            raise CalibrationError(f"n_bins: a whole number of at least 1 is needed, not {n_bins}")
-        if range is not None and not (
-            len(range) == 2 and -math.inf < range[0] < range[1] < math.inf
-        ):
-            raise CalibrationError(f"range: (low, high) in {unit} is expected, not {range}")
+        limits = check_options(n_bins, unit, split, range)
+        if engine not in ENGINES:
+            raise CalibrationError(f"engine: {engine!r} is unknown; known: {', '.join(ENGINES)}")
         self.calibration = calibration
         self.unit = unit
-        limits = None if range is None else (float(range[0]), float(range[1]))
-        reference = Reference(calibration, int(n_bins), unit, split, limits)
-        self.shape = reference.shape
-        self.axis = reference.axis
-        self.valid = reference.valid
-        numba = engine == "numba" or (engine == "auto" and split == "no")
-        self._integrate = PixelSums(reference) if numba else reference
-        options = [int(n_bins), unit, split, limits, "numba" if numba else "pyfai"]
+        options = [int(n_bins), unit, split, limits, "pyfai" if engine == "pyfai" else "numba"]
         text = json.dumps([calibration.digest, *options])
         self.digest = hashlib.sha256(text.encode()).hexdigest()
+        self.shape = known_shape(calibration)
+        self._integrate: Reference | PixelSums
+        if engine == "pyfai":
+            reference = Reference(calibration, int(n_bins), unit, split, limits)
+            self.axis, self.valid, self._integrate = reference.axis, reference.valid, reference
+            return
+
+        def make() -> Prepared:
+            reference = Reference(calibration, int(n_bins), unit, split, limits)
+            return Prepared((reference.axis,), reference.valid, reference.sums())
+
+        prepared = cached(self.digest, math.prod(self.shape), (int(n_bins),), make)
+        (self.axis,), self.valid, sums = prepared
+        self._integrate = PixelSums(sums, calibration.saturation)
 
     def __call__(self, frames: Array) -> Patterns:
         """Return the patterns (n, n_bins) of `frames` (n, height, width).
@@ -121,17 +118,61 @@ class Integrator:
         CalibrationError
             The frames have another shape, are not real numbers, or one has no valid pixel.
         """
-        frames = np.asarray(frames)
-        if frames.ndim != 3 or frames.shape[1:] != self.shape:
-            raise CalibrationError(
-                f"frame: shape {frames.shape}, but (n, {self.shape[0]}, {self.shape[1]}) is needed"
-            )
-        if frames.dtype.kind not in "buif":
-            raise CalibrationError(f"frame: real numbers are expected, not {frames.dtype}")
+        frames = check_frames(frames, self.shape)
         patterns = np.empty((len(frames), len(self.axis)), np.float32)
-        for frame, pattern in zip(frames, patterns, strict=True):
-            intensity = self._integrate(native(frame))
-            if intensity is None:
-                raise CalibrationError("frame: all pixels invalid (negative, saturated or NaN)")
-            pattern[:] = intensity
+        check_patterns(self._integrate(frames, patterns), len(frames))
         return patterns
+
+
+def check_options(
+    n_bins: int,
+    unit: str,
+    split: str,
+    limits: tuple[float, float] | None,
+    n_name: str = "n_bins",
+    limits_name: str = "range",
+) -> tuple[float, float] | None:
+    """Return the limits of an axis as floats.
+
+    Raises
+    ------
+    CalibrationError
+        An option is unknown or out of range; named as `n_name` and `limits_name` say.
+    """
+    for field, value, known in (("unit", unit, UNITS), ("split", split, SPLITS)):
+        if value not in known:
+            raise CalibrationError(f"{field}: {value!r} is unknown; known: {', '.join(known)}")
+    if not n_bins >= 1 or n_bins != int(n_bins):
+        raise CalibrationError(f"{n_name}: a whole number of at least 1 is needed, not {n_bins}")
+    if limits is None:
+        return None
+    if not (len(limits) == 2 and -math.inf < limits[0] < limits[1] < math.inf):
+        of = unit if limits_name == "range" else "degrees"
+        raise CalibrationError(f"{limits_name}: (low, high) in {of} is expected, not {limits}")
+    return float(limits[0]), float(limits[1])
+
+
+def check_frames(frames: Array, shape: tuple[int, int]) -> Array:
+    """Return `frames` in a type the kernels take.
+
+    Raises
+    ------
+    CalibrationError
+        They are not (n, height, width) of `shape`, or not real numbers.
+    """
+    frames = np.asarray(frames)
+    if frames.ndim != 3 or frames.shape[1:] != shape:
+        raise CalibrationError(
+            f"frame: shape {frames.shape}, but (n, {shape[0]}, {shape[1]}) is needed"
+        )
+    if frames.dtype.kind not in "buif":
+        raise CalibrationError(f"frame: real numbers are expected, not {frames.dtype}")
+    return native(frames)
+
+
+def check_patterns(without: int, n: int) -> None:
+    """Refuse the frame `without` of `n` as one that has no valid pixel; -1 is none."""
+    if without >= 0:
+        raise CalibrationError(
+            f"frame: all pixels invalid (negative, saturated or NaN), in frame {without} of {n}"
+        )

@@ -1,4 +1,4 @@
-"""Azimuthal integration without splitting, as sums of raw counts in pixel order."""
+"""Azimuthal integration as sums of raw counts in pixel order."""
 
 from typing import Any
 
@@ -6,63 +6,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasewatch.calibration.counts import last_valid
-from phasewatch.calibration.kernels import bin_sums
-from phasewatch.calibration.reference import Reference
+from phasewatch.calibration.plan import Sums, frozen
+from phasewatch.calibration.sum_kernels import Counts, integrate
 
 Array = NDArray[Any]
-Float64 = NDArray[np.float64]
+Patterns = NDArray[np.float32]
 
 
 class PixelSums:
-    """The sums of `reference` for splitting "no", with all that no frame changes made once."""
+    """Patterns of frames by the sums of a plan; counts of at least `saturation` are invalid."""
 
-    def __init__(self, reference: Reference) -> None:
-        calibration, n_bins = reference.calibration, len(reference.axis)
-        bins = reference.bin_of_pixel()
-        norm = np.asarray(reference.ai.solidAngleArray(reference.shape), np.float64).ravel()
-        if calibration.polarization is not None:
-            factor = calibration.polarization
-            norm = norm * reference.ai.polarization(reference.shape, factor).ravel()
-        if calibration.flat is not None:
-            norm = norm * calibration.flat.ravel()
-        dark = np.zeros(norm.size) if calibration.dark is None else calibration.dark.ravel()
+    def __init__(self, sums: Sums, saturation: float | None) -> None:
+        self.plan, self.shares, self.saturation = sums.plan, sums.shares, saturation
 
-        def total(weights: Float64 | None) -> Array:
-            return np.bincount(bins, weights, minlength=n_bins + 1)[:n_bins]
+    def __call__(self, frames: Array, patterns: Patterns) -> int:
+        """Set `patterns` (n, n_bins) to those of `frames`; return one that has none, or -1."""
+        last = np.array(last_valid(frames.dtype, self.saturation))
+        values = np.require(frames, requirements=["C", "A"]).reshape(-1)
+        unsigned = np.dtype(f"u{frames.dtype.itemsize}")
+        bits, last_bits = values.view(unsigned), last.view(unsigned)
+        if frames.dtype.kind == "i":  # read as unsigned, a negative count is above every valid one
+            values, last = bits, last_bits
+        counts = Counts(frozen(values), frozen(bits), last[()], last_bits[()])
+        kind, chunk = self._sum_of(unsigned if frames.dtype.kind in "iu" else frames.dtype)
+        return int(integrate(counts, self.plan, self.shares, chunk, kind(0), patterns))
 
-        self.sum_norm, self.sum_dark, self.count = total(norm), total(dark), total(None)
-        self.norm, self.dark = _frozen(norm), _frozen(dark)
-        # Half the bytes to read per pixel where 16 bits hold the bin: the loop is memory bound.
-        self.bins = _frozen(bins.astype(np.uint16 if n_bins < 1 << 16 else np.uint32))
-        self.n_valid = int(self.count.sum())
-        self.saturation = calibration.saturation
-
-    def __call__(self, frame: Array) -> Array | None:
-        """Return the pattern (n_bins,) of one frame; None if all its pixels are invalid."""
-        n_bins = len(self.count)
-        last = last_valid(frame.dtype, self.saturation)
-        if frame.dtype.kind == "i":  # read as unsigned, a negative count is above every valid one
-            unsigned = np.dtype(f"u{frame.dtype.itemsize}")
-            frame, last = frame.view(unsigned), unsigned.type(last)
-        total = np.zeros(n_bins + 1, np.float64 if frame.dtype.kind == "f" else np.uint64)
-        lost_norm, lost_dark = np.zeros(n_bins), np.zeros(n_bins)
-        lost_count = np.zeros(n_bins, np.int64)
-        n_lost = bin_sums(
-            _frozen(np.require(frame, requirements=["C", "A"]).reshape(-1)),
-            *(self.bins, last, total, self.norm, self.dark, lost_norm, lost_dark, lost_count),
-        )
-        if n_lost == self.n_valid:
-            return None
-        signal = total[:n_bins] - (self.sum_dark - lost_dark)
-        # By count, not by norm: what is left of a norm after all its pixels left is rounding.
-        norm = self.sum_norm - lost_norm
-        norm[(self.count == lost_count) | (norm <= 0)] = np.nan
-        intensity: Array = signal / norm
-        return intensity
-
-
-def _frozen(array: Array) -> Array:
-    """Return a read-only view: one compilation then serves frames that are so and that are not."""
-    view = array.view()
-    view.setflags(write=False)
-    return view
+    def _sum_of(self, dtype: np.dtype[Any]) -> tuple[Any, int]:
+        """Return the type of the sums of counts of `dtype`, and after how many pixels to widen."""
+        n_pixels = max(self.plan.where.size, 1)
+        if self.shares is not None or dtype.kind == "f":
+            return np.float64, n_pixels
+        if dtype.itemsize > 2:
+            return np.uint64, n_pixels
+        enough = np.iinfo(np.uint32).max // np.iinfo(dtype).max
+        return np.uint32, n_pixels if self.plan.n_entries.max() <= enough else enough

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from pyFAI.detectors import Detector
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
-from phasewatch.calibration.calibration import Calibration
+from phasewatch.calibration.calibration import Calibration, Shape
 from phasewatch.calibration.counts import last_valid
 from phasewatch.calibration.errors import CalibrationError
+from phasewatch.calibration.plan import Entries, Sums, make_sums
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -39,18 +40,17 @@ class Reference:
         split: str,
         limits: tuple[float, float] | None,
     ) -> None:
-        if calibration.shape is None or calibration.mask is None:
-            raise CalibrationError("shape: the detector's is unknown: give it, or a mask")
-        self.calibration, self.shape, self.mask = calibration, calibration.shape, calibration.mask
-        self.ai = _azimuthal_integrator(calibration)
+        self.calibration, self.shape = calibration, known_shape(calibration)
+        self.mask = np.array(calibration.mask)  # pyFAI takes no read-only arrays
+        self.ai = azimuthal_integrator(calibration)
         self.options = {
             "npt": n_bins,
             "unit": unit,
             "radial_range": limits,
-            "mask": self.mask.copy(),  # pyFAI takes no read-only arrays
+            "mask": self.mask,
             "polarization_factor": calibration.polarization,
-            "dark": _single(calibration.dark),
-            "flat": _single(calibration.flat),
+            "dark": single(calibration.dark),
+            "flat": single(calibration.flat),
             "method": (split, "csr", "cython"),
         }
         blank = self.ai.integrate1d(np.zeros(self.shape, np.float32), **self.options)
@@ -68,31 +68,67 @@ class Reference:
                 f"range: no valid pixel is in {limits} {unit}, they are in ({low:.6g}, {high:.6g})"
             )
 
-    def __call__(self, frame: Array) -> Array | None:
-        """Return the pattern (n_bins,) of one frame; None if all its pixels are invalid."""
-        # NaN leaves pyFAI's sums as a masked pixel does, without a new plan for a new mask.
-        invalid = ~((frame >= 0) & (frame <= last_valid(frame.dtype, self.calibration.saturation)))
-        image = frame.astype(np.float32)
-        image[invalid] = np.nan
-        result = self.ai.integrate1d(image, **self.options)
-        # Not by ai.empty = NaN: pyFAI 2026.9 then takes every pixel of a flat field as invalid.
-        filled = result.count > 0
-        return np.where(filled, result.intensity, np.nan) if filled.any() else None
+    def __call__(self, frames: Array, patterns: NDArray[np.float32]) -> int:
+        """Set `patterns` (n, n_bins) to those of `frames`; return one that has none, or -1."""
+        for index, (frame, pattern) in enumerate(zip(frames, patterns, strict=True)):
+            # NaN leaves pyFAI's sums as a masked pixel does, without a new plan for a new mask.
+            last = last_valid(frame.dtype, self.calibration.saturation)
+            image = frame.astype(np.float32)
+            image[~((frame >= 0) & (frame <= last))] = np.nan
+            result = self.ai.integrate1d(image, **self.options)
+            # Not by ai.empty = NaN: pyFAI 2026.9 then takes all pixels of a flat field as invalid.
+            pattern[:] = np.where(result.count > 0, result.intensity, np.nan)
+            if not (result.count > 0).any():
+                return index
+        return -1
 
-    def bin_of_pixel(self) -> NDArray[np.int64]:
-        """Return pyFAI's bin of each pixel (n_pixels,), n_bins for a pixel of none."""
-        (engine,) = (e.engine for m, e in self.ai.engines.items() if m.algo_lower == "csr")
-        _, pixels, starts = engine.lut
-        bins = np.full(engine.size, engine.bins, np.int64)
-        bins[pixels] = np.repeat(np.arange(engine.bins), np.diff(starts))
-        return bins
+    def sums(self) -> Sums:
+        """Return the same sums for our own kernels."""
+        norm, dark = pixel_weights(self.ai, self.calibration, self.shape)
+        return make_sums(entries_of(self.ai), norm, dark, len(self.axis))
 
 
-def _single(image: Float64 | None) -> NDArray[np.float32] | None:
+def known_shape(calibration: Calibration) -> Shape:
+    """Return the detector's shape.
+
+    Raises
+    ------
+    CalibrationError
+        The calibration does not know it.
+    """
+    if calibration.shape is None:
+        raise CalibrationError("shape: the detector's is unknown: give it, or a mask")
+    return calibration.shape
+
+
+def entries_of(ai: Any) -> Entries:
+    """Return the entries of the plan that `ai` has made for its sparse engine."""
+    ((method, engine),) = ((m, e.engine) for m, e in ai.engines.items() if m.algo_lower == "csr")
+    shares, pixels, starts = engine.lut
+    bins = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    order = np.argsort(pixels, kind="stable")
+    alone = method.split_lower == "no"
+    return Entries(pixels[order].astype(np.int64), bins[order], None if alone else shares[order])
+
+
+def pixel_weights(ai: Any, calibration: Calibration, shape: Shape) -> tuple[Float64, Float64]:
+    """Return normalisation and dark of each pixel (n_pixels,)."""
+    norm = np.array(ai.solidAngleArray(shape), np.float64).ravel()
+    if calibration.polarization is not None:
+        norm *= ai.polarization(shape, calibration.polarization).ravel()
+    if calibration.flat is not None:
+        norm *= calibration.flat.ravel()
+    dark = np.zeros(norm.size) if calibration.dark is None else calibration.dark.ravel()
+    return norm, dark
+
+
+def single(image: Float64 | None) -> NDArray[np.float32] | None:
+    """Return the image as pyFAI takes it."""
     return None if image is None else image.astype(np.float32)
 
 
-def _azimuthal_integrator(calibration: Calibration) -> Any:
+def azimuthal_integrator(calibration: Calibration) -> Any:
+    """Return pyFAI's integrator for a calibration whose shape is known."""
     poni = calibration.poni
     detector = poni.make_detector()
     if type(detector) is Detector or detector.shape is None:

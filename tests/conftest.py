@@ -20,6 +20,12 @@ def data_dir() -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def no_kept_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep integration plans out of the user's cache."""
+    monkeypatch.setenv("PHASEWATCH_CACHE", "")
+
+
 def _children() -> set[str]:
     tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     return {child for task in tasks for child in task.read_text().split()}

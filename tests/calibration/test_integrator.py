@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phasewatch.calibration import Calibration, CalibrationError, Integrator
-from phasewatch.calibration.kernels import bin_sums
 
 SPLITS = ("no", "bbox", "full")
 UNITS = ("2th_deg", "q_nm^-1", "q_A^-1")
@@ -100,8 +99,7 @@ def test_patterns_and_axis_equal_pyfais(poni_path, experiment, dtype):
     axis, theirs = integrate_with_pyfai(
         poni_path, frame.astype(np.float32), images["mask"], images, options, polarization
     )
-    engines = ("numba", "pyfai", "auto") if options["split"] == "no" else ("pyfai", "auto")
-    for engine in engines:
+    for engine in ("numba", "pyfai", "auto"):
         integrator = Integrator(calibration, **options, engine=engine)
         (ours,) = integrator(frame[np.newaxis])
 
@@ -138,7 +136,7 @@ def test_pixels_invalid_in_one_frame_equal_masked_ones(poni_path, experiment, ki
     mask = images["mask"] | ~((frame >= 0) & (frame < saturation))
     plain = np.where(mask, 0, frame).astype(np.float32)
     _, theirs = integrate_with_pyfai(poni_path, plain, mask, images, options, polarization, limits)
-    for engine in ("numba", "pyfai") if options["split"] == "no" else ("pyfai",):
+    for engine in ("numba", "pyfai"):
         (ours,) = Integrator(calibration, **options, engine=engine, range=limits)(frame[None])
         assert_equal_patterns(ours, theirs)
 
@@ -183,14 +181,17 @@ def test_boolean_frames_count_hits(calibration, frames):
     np.testing.assert_array_equal(integrator(frames > 100), integrator((frames > 100) * 1))
 
 
+@pytest.mark.parametrize("dtype", ["u2", "i4", "f4"])
+@pytest.mark.parametrize("n", [1, 3, 6, 13])
 @pytest.mark.parametrize("split", SPLITS)
-def test_a_pattern_does_not_depend_on_its_batch(calibration, frames, split):
+def test_a_pattern_does_not_depend_on_its_batch(calibration, split, n, dtype):
     integrator = Integrator(calibration, n_bins=50, split=split)
-    frames[2, :5] = -1
+    frames = np.random.default_rng(5).poisson(100, (n, 30, 40)).astype(dtype)
+    frames[2 % n, :5] = 5000
 
     whole = integrator(frames)
 
-    assert whole.shape == (4, 50)
+    assert whole.shape == (n, 50)
     np.testing.assert_array_equal(whole, np.concatenate([integrator(f[None]) for f in frames]))
     assert integrator(frames[:0]).shape == (0, 50)
 
@@ -205,20 +206,35 @@ def test_the_frame_is_not_changed(calibration, frames):
     Integrator(calibration, n_bins=9)(frames)
 
 
-def test_sums_of_counts_are_exact():
-    rng = np.random.default_rng(2)
-    counts = rng.integers(0, 2**32, 5000, np.uint32)
-    bins = rng.integers(0, 4, 5000).astype(np.uint16)
-    total, zeros, lost = np.zeros(4, np.uint64), np.zeros(3), np.zeros(3, np.int64)
-    pixels = np.zeros(5000)
+@pytest.mark.parametrize("n", [1, 4, 9])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4", "i4", "i8"])
+def test_sums_of_counts_are_exact(write_poni, dtype, n):
+    shape = (300, 310)  # with one bin, 16-bit counts of all pixels exceed 32 bits
+    integrator = Integrator(Calibration.load(write_poni(), shape=shape), n_bins=1)
+    largest = min(np.iinfo(dtype).max, 2**33)
+    frames = np.random.default_rng(2).integers(largest // 2, largest, (n, *shape), dtype)
 
-    n_lost = bin_sums(
-        *(counts, bins, np.uint32(2**32 - 1), total, pixels, pixels, zeros, zeros, lost)
-    )
+    patterns = integrator(frames)
 
-    assert n_lost == 0
-    expected = [sum(int(x) for x in counts[bins == b]) for b in range(3)]
-    assert [int(x) for x in total[:3]] == expected
+    (norm,) = integrator._integrate.plan.weights[0]
+    totals = [sum(frame.ravel().tolist()) for frame in frames]
+    np.testing.assert_array_equal(patterns[:, 0], np.float32(np.array(totals, float) / norm))
+
+
+@pytest.mark.parametrize("split", ["bbox", "full"])
+def test_what_little_is_left_of_a_bin_is_weighed_exactly(calibration, split):
+    integrator = Integrator(calibration, n_bins=50, split=split)
+    plan, shares = integrator._integrate.plan, integrator._integrate.shares
+    pixels = np.repeat(np.arange(1200), np.repeat(plan.entries, 8))
+    smallest = np.argmin(np.where(shares > 0, shares, 1))
+    pixel, bin_ = pixels[smallest], plan.bins[smallest]
+    frame = np.full(1200, 1000, np.int32)
+    frame[pixels[(plan.bins == bin_) & (pixels != pixel)]] = -1
+
+    (pattern,) = integrator(frame.reshape(1, 30, 40))
+
+    assert shares[smallest] * plan.norm[pixel] < 1e-4 * plan.weights[0, bin_]
+    assert pattern[bin_] == pytest.approx(1000 / plan.norm[pixel], rel=1e-6)
 
 
 def test_a_bin_that_loses_all_its_pixels_in_one_frame_is_empty_in_that_frame(calibration, frames):
@@ -308,7 +324,6 @@ def test_the_plan_cannot_be_changed_and_has_a_digest(calibration):
         ({"unit": "degrees"}, r"unit: 'degrees' is unknown; known: 2th_deg, q_nm\^-1, q_A\^-1"),
         ({"split": "half"}, "split: 'half' is unknown; known: no, bbox, full"),
         ({"engine": "gpu"}, "engine: 'gpu' is unknown; known: auto, numba, pyfai"),
-        ({"engine": "numba", "split": "full"}, 'engine: "numba" is for split = "no"'),
         ({"range": (1, 1)}, r"range: \(low, high\) in 2th_deg is expected"),
         ({"range": (0, float("nan"))}, "range: "),
         ({"range": (1, 2, 3)}, "range: "),

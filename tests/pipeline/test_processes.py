@@ -135,7 +135,7 @@ def test_a_process_that_dies_is_told_and_the_others_end(tmp_path: Path, victim: 
     assert seqs == list(range(len(seqs)))
     if victim != "tracker":
         loss = whole(outcome)
-        assert loss["classified"] >= len(seqs) > 0
+        assert loss["classified"] >= len(seqs)
     if victim in ("reducer-0", "receiver"):
         assert documents(tmp_path)[-1]["stop"]["loss"] == loss
 
