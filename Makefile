@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m phasewatch.bench.demo $(RUN)
 
 test: $(VENV)/installed
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2
 
 # mypy and import-linter read a tree; the package is mapped onto our folders, so we link one.
 lint: $(VENV)/installed

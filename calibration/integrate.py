@@ -174,5 +174,6 @@ def check_patterns(without: int, n: int) -> None:
     """Refuse the frame `without` of `n` as one that has no valid pixel; -1 is none."""
     if without >= 0:
         raise CalibrationError(
-            f"frame: all pixels invalid (negative, saturated or NaN), in frame {without} of {n}"
+            "frame: all pixels invalid (negative, saturated or NaN)"
+            + (f", in frame {without} of {n}" if n > 1 else "")
         )

@@ -32,9 +32,9 @@ from phasewatch.calibration.simd import (
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
 
-# Per 2M frame and core, uint16: 0.3 to 0.4 ms with 8 lanes, 0.45 with 4, 1.0 alone; 16 lanes do not
-# fit the registers (0.4 to 0.7 ms).
-EIGHT, FOUR, ONE = (0,) * 8, (0,) * 4, (0,)
+# Per 2M frame and core, uint16: 0.3 to 0.4 ms with 8 lanes, 1.0 alone; 16 lanes do not fit the
+# registers (0.4 to 0.7 ms). 4 lanes, 0.45 ms, are not worth the seconds that numba compiles them.
+EIGHT, ONE = (0,) * 8, (0,)
 SIXTEEN = (0,) * 16
 GROUP = 8
 UNIT = np.uint64(1)
@@ -122,7 +122,7 @@ def integrate(
     """
     m, n_bins = patterns.shape
     n_pixels = plan.where.size
-    lanes = 8 if m >= 8 else 4 if m >= 4 else 1
+    lanes = 8 if m >= 8 else 1
     table = np.full(2 * (n_bins + 1) * lanes, like)
     sums = np.empty((lanes, n_bins))
     lost, lost_count = np.zeros((lanes, 2, n_bins)), np.zeros((lanes, n_bins), np.int64)
@@ -138,14 +138,10 @@ def integrate(
             if shares is None:
                 if together == 8:
                     _add(counts, first, begin, end, plan, table, lost, lost_count, EIGHT)
-                elif together == 4:
-                    _add(counts, first, begin, end, plan, table, lost, lost_count, FOUR)
                 else:
                     _add_alone(counts, first, begin, end, plan, table, lost, lost_count)
             elif together == 8:
                 _share(counts, first, plan, shares, table, lost, lost_count, EIGHT)
-            elif together == 4:
-                _share(counts, first, plan, shares, table, lost, lost_count, FOUR)
             else:
                 _share(counts, first, plan, shares, table, lost, lost_count, ONE)
             for b in range(n_bins):
