@@ -12,6 +12,7 @@ from phasewatch.pipeline.documents import FailureKind, Loss
 from phasewatch.pipeline.errors import PipelineError
 
 MAX_KINDS = 20
+MAX_GAP = 1 << 32
 
 
 class Ledger:
@@ -103,6 +104,8 @@ class Gaps:
         for i in ids.tolist():
             if self._last is None or i == self._last + 1:
                 self._last = i
+            elif i - self._last > MAX_GAP:
+                self._last = i  # numbered anew: no stream has lost so many
             elif i > self._last:
                 self.missed += i - self._last - 1
                 self._open[self._last + 1] = i

@@ -169,4 +169,7 @@ class Hdf5:
             raise PipelineError(
                 f"file {self._name}: {item.name}: units {units!r} are none of {', '.join(UNITS)}"
             )
-        return np.asarray(item[:], np.float64), unit
+        axis = np.asarray(item[:], np.float64)
+        if not (np.isfinite(axis).all() and (np.diff(axis) > 0).all()):
+            raise PipelineError(f"file {self._name}: {item.name} is not finite and increasing")
+        return axis, unit

@@ -3,15 +3,18 @@
 Decoding has shown by now that a message is one of ours; here it is compared with the run.
 """
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from phasewatch.pipeline.batch import Batch
 from phasewatch.pipeline.documents import RunStart
-from phasewatch.pipeline.messages import DTYPES, MessageError
+from phasewatch.pipeline.messages import DTYPES, LIMITS, MessageError
 
 MAX_ITEMS = 4096  # in one message
+MAX_EXPECTED = 1 << 48
 NDIM = {"frame": 2, "intensity": 1}
 CONSTANT = {"frame": ("mask", np.dtype(np.bool_)), "intensity": ("axis", np.dtype(np.float64))}
 NUMBERS = DTYPES - {"|b1"}
@@ -56,6 +59,11 @@ def usable_start(run: RunStart, address: str) -> RunStart:
         raise MessageError(f"start of {run.run_id}: neither frames nor patterns: {run.items}")
     if spec.dtype not in NUMBERS:
         raise MessageError(f"start of {run.run_id}: {name} of dtype {spec.dtype!r}")
+    nbytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+    if nbytes > LIMITS.array_bytes:
+        raise MessageError(f"start of {run.run_id}: {name} {spec.shape} claims {nbytes} bytes")
+    if run.expected is not None and run.expected > MAX_EXPECTED:
+        raise MessageError(f"start of {run.run_id}: expected {run.expected} items")
     if name == "intensity" and (constant is None or run.unit is None):
         raise MessageError(f"start of {run.run_id}: patterns without axis or unit")
     if constant is not None:
@@ -69,6 +77,23 @@ def usable_start(run: RunStart, address: str) -> RunStart:
     return run.evolve(
         source=f"zmq:{address} of {run.source}"[:4096],
         items={name: spec},
+        settings=_settings(run),
         classes=(),
         constants={} if constant is None else {key: np.array(constant)},
     )
+
+
+def _settings(run: RunStart) -> dict[str, Any]:
+    """Return what the peer says it did to its patterns, and nothing else it says."""
+    said = run.settings
+    found: dict[str, Any] = {}
+    if "baseline" in said:
+        baseline = said["baseline"]
+        if not isinstance(baseline, dict) or not isinstance(baseline.get("method"), str):
+            raise MessageError(f"start of {run.run_id}: settings.baseline is not a method")
+        found["baseline"] = baseline
+    if "normalise" in said:
+        if not isinstance(said["normalise"], str):
+            raise MessageError(f"start of {run.run_id}: settings.normalise is not a text")
+        found["normalise"] = said["normalise"]
+    return found

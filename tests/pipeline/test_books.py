@@ -97,6 +97,12 @@ def test_gaps_in_ids_are_counted_as_a_set_would(batches: list[list[int]]) -> Non
     assert gaps.repeated == len(ids) - len(seen)
 
 
+def test_ids_at_the_ends_of_their_range_are_no_gap() -> None:
+    gaps = Gaps()
+    gaps.add(np.array([-(2**63), 2**63 - 1, 5, 7]))
+    assert (gaps.missed, gaps.repeated) == (0, 2)
+
+
 def test_old_gaps_are_forgotten_not_hoarded() -> None:
     gaps = Gaps(limit=2)
     gaps.add(np.array([0, 2, 4, 6]))

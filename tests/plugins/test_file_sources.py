@@ -167,6 +167,12 @@ def test_hdf5_bad_input(tmp_path: Path) -> None:
         group["I"] = np.ones((3, 5))
         group["x"] = np.arange(5.0)
         group["x"].attrs["units"] = "furlong"
+        for name, axis in (("nan", [0, 1, np.nan, 3, 4]), ("down", [4.0, 3, 2, 1, 0])):
+            group = file.create_group(name)
+            group.attrs["axes"] = [".", "x"]
+            group["I"] = np.ones((3, 5))
+            group["x"] = axis
+            group["x"].attrs["units"] = "deg"
     cases = {
         "nothing": "no dataset nothing",
         "entry": "no dataset entry",
@@ -177,6 +183,8 @@ def test_hdf5_bad_input(tmp_path: Path) -> None:
         "complex": "neither integer nor float",
         "patterns": "patterns without an axis; attribute 'axes'",
         "entry/I": "units 'furlong'",
+        "nan/I": "/nan/x is not finite and increasing",
+        "down/I": "/down/x is not finite and increasing",
     }
     for name, text in cases.items():
         with pytest.raises(PipelineError, match=text) as error:

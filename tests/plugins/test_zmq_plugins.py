@@ -270,6 +270,13 @@ def test_failed_and_dropped_items_of_the_peer(
         patterns_start(constants={"axis": AXIS * np.nan}),
         patterns_start(constants={"axis": AXIS.astype(np.float32)}),
         frames_start().evolve(constants={"mask": np.zeros((5, 5), bool)}),
+        frames_start().evolve(
+            items={"frame": ItemSpec(shape=(10**6, 10**6), dtype="<u2")}, constants={}
+        ),
+        patterns_start(settings={"baseline": 5}),
+        patterns_start(settings={"baseline": {"lam": 1e5}}),
+        patterns_start(settings={"normalise": ["minmax"]}),
+        patterns_start(expected=2**63 - 1),
     ],
 )
 def test_unusable_start_is_waited_out(
@@ -290,11 +297,13 @@ def test_other_arrays_are_left_out(linked: Callable[..., tuple[ZmqSource, Peer]]
             "label": ItemSpec.of((), np.int32),
         },
         classes=("a", "b"),
+        settings={"normalise": "minmax", "other": b"anything"},
     )
     batch = patterns(0, 1).with_arrays(label=np.zeros(1, np.int32))
     peer.send(encode_start(run), encode_batch("run7", batch), stop())
     start = source.start()
     assert (list(start.items), start.classes) == (["intensity"], ())
+    assert start.settings == {"normalise": "minmax"}
     [got] = read(source)
     assert isinstance(got, Batch)
     assert list(got.arrays) == ["intensity"]
