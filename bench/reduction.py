@@ -49,13 +49,17 @@ Wavelength: 4.836e-11
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table; times are medians in ms per frame (per pattern)."""
+    """One line of the table; times are medians in ms per frame (per pattern).
+
+    `ours_ms` with as many frames (patterns) per call as there are, `single_ms` with one.
+    """
 
     what: str
     size: str
     n_bins: int
     cores: int
     ours_ms: float
+    single_ms: float
     yardstick: str
     yardstick_ms: float
     floor_ms: float | None
@@ -97,6 +101,7 @@ def _integration(size: str, frames: NDArray[Any], n_bins: int, split: Any, n_cor
         f"pyFAI {m}": partial(call, frames[0]) for m, call in theirs.items()
     }
     contenders["ours"] = partial(_spread, ours, frames, n_cores)
+    contenders["ours, one a call"] = partial(ours, frames[:1])
     contenders["memory"] = frames[0].max
     samples = interleaved(contenders, rounds=ROUNDS, budget_s=BUDGET_S)
     samples["ours"] = [t // len(frames) for t in samples["ours"]]
@@ -113,6 +118,7 @@ def _integration(size: str, frames: NDArray[Any], n_bins: int, split: Any, n_cor
         n_bins=n_bins,
         cores=n_cores,
         ours_ms=median_ms(samples["ours"]),
+        single_ms=median_ms(samples["ours, one a call"]),
         yardstick=f"pyFAI {best}",
         yardstick_ms=median_ms(samples[f"pyFAI {best}"]),
         floor_ms=median_ms(samples["memory"]),
@@ -140,6 +146,7 @@ def _baseline(n_bins: int, n_cores: int, seed: int) -> Row:
     contenders: dict[str, Callable[[], object]] = {
         "pybaselines": theirs,
         "ours": partial(_spread, ours, patterns, n_cores),
+        "ours, one a call": partial(ours, patterns[:1]),
     }
     samples = interleaved(contenders, rounds=101, budget_s=BUDGET_S)
     samples["ours"] = [t // len(patterns) for t in samples["ours"]]
@@ -149,6 +156,7 @@ def _baseline(n_bins: int, n_cores: int, seed: int) -> Row:
         n_bins=n_bins,
         cores=n_cores,
         ours_ms=median_ms(samples["ours"]),
+        single_ms=median_ms(samples["ours, one a call"]),
         yardstick="pybaselines",
         yardstick_ms=median_ms(samples["pybaselines"]),
         floor_ms=None,
