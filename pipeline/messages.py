@@ -1,9 +1,10 @@
 """Messages on a socket: one msgpack header, then one raw little-endian C-order part per array.
 
 The header is ``{"v": 1, "body": {...}, "arrays": [[name, dtype, shape], ...]}``. The body is one of
-the models below, told apart by ``type``; unknown fields and another version are refused. Every
-message is hostile until `decode` has checked it: claims are compared with the configured limits and
-with the parts that came before anything is allocated. No pickle, anywhere.
+the models in `phasewatch.pipeline.bodies`, told apart by ``type``; unknown fields and another
+version are refused. Every message is hostile until `decode` has checked it: claims are compared
+with the configured limits and with the parts that came before anything is allocated. No pickle,
+anywhere.
 
 In a ``batch`` the arrays are the columns of `Batch`: ``seq``, ``ids``, ``t_acq`` (if any),
 ``array/NAME`` and ``stamp/HOP``. In a ``start`` they are ``constant/NAME``.
@@ -13,24 +14,31 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from phasewatch.pipeline.batch import Batch, Failure
-from phasewatch.pipeline.documents import Document, Event, RunStart, RunStop, Text
+from phasewatch.pipeline.bodies import (
+    VERSION,
+    BatchBody,
+    Body,
+    DroppedBody,
+    FailedBody,
+    Header,
+    StartBody,
+)
+from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.errors import PipelineError
 
-VERSION = 1
 ERROR_LENGTH = 500
 # In one message: 1000 x (500 + 64 + 20) bytes and 20 000 x 20 bytes are below LIMITS.header_bytes.
 MAX_FAILURES, MAX_DROPPED = 1000, 20_000
 Array = NDArray[Any]
 Part = bytes | memoryview
-RunId = Annotated[str, Field(min_length=1, max_length=128)]
 
 DTYPES = frozenset(["|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8"])
 
@@ -51,103 +59,6 @@ class Limits:
 
 
 LIMITS = Limits()
-
-
-class StartBody(Document):
-    """A run begins."""
-
-    type: Literal["start"] = "start"
-    run: RunStart
-
-
-class BatchBody(Document):
-    """Items of a run."""
-
-    type: Literal["batch"] = "batch"
-    run_id: RunId
-    n: Annotated[int, Field(ge=0)]
-
-
-class FailedBody(Document):
-    """Items that could not be processed: (seq, id, stage, error)."""
-
-    type: Literal["failed"] = "failed"
-    run_id: RunId
-    items: tuple[tuple[int, int, Text, Text], ...]
-
-    def failures(self) -> list[Failure]:
-        """Return the items as failures."""
-        return [Failure(*item) for item in self.items]
-
-
-class DroppedBody(Document):
-    """Items that the receiver dropped: (seq, id), and why."""
-
-    type: Literal["dropped"] = "dropped"
-    run_id: RunId
-    items: tuple[tuple[int, int], ...]
-    reason: Text
-
-
-class EventBody(Document):
-    """Something that happened to the sample."""
-
-    type: Literal["event"] = "event"
-    run_id: RunId
-    event: Event
-
-
-class StopBody(Document):
-    """A run is over; `aborted`: what has not ended by now never will."""
-
-    type: Literal["stop"] = "stop"
-    stop: RunStop
-    aborted: bool = False
-
-
-class CreditBody(Document):
-    """A worker asks for `n` more batches."""
-
-    type: Literal["credit"] = "credit"
-    n: Annotated[int, Field(ge=0, le=1024)]
-
-
-class AckBody(Document):
-    """Every item with a smaller seq has ended."""
-
-    type: Literal["ack"] = "ack"
-    run_id: RunId
-    seq: Annotated[int, Field(ge=0)]
-
-
-class ControlBody(Document):
-    """A request, a reply or a report between the processes of a run, a user and the supervisor."""
-
-    type: Literal["control"] = "control"
-    what: Annotated[str, Field(max_length=32)]
-    sender: Annotated[str, Field(max_length=64)] = ""
-    data: dict[str, Any] = Field(default_factory=dict)
-
-
-Body = (
-    StartBody
-    | BatchBody
-    | FailedBody
-    | DroppedBody
-    | EventBody
-    | StopBody
-    | CreditBody
-    | AckBody
-    | ControlBody
-)
-
-
-class Header(Document):
-    """The first part of every message."""
-
-    v: Literal[1] = 1
-    body: Annotated[Body, Field(discriminator="type")]
-    arrays: tuple[tuple[str, str, tuple[Annotated[int, Field(ge=0)], ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

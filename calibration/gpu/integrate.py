@@ -11,19 +11,16 @@ counts each, added up in single precision one after the other, is off by 2.4e-4;
 with 33 counts each, by 1.5e-2 (measured with numpy). In double precision such sums are exact.
 """
 
-import math
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from phasewatch.calibration.calibration import Calibration
-from phasewatch.calibration.counts import last_valid, native
-from phasewatch.calibration.errors import CalibrationError
+from phasewatch.calibration.counts import last_valid
 from phasewatch.calibration.gpu.plan import Plan
 from phasewatch.calibration.gpu.upload import Upload
-from phasewatch.calibration.integrate import SPLITS, UNITS, Split, Unit
+from phasewatch.calibration.integrate import Split, Unit, check_frames, check_options
 from phasewatch.calibration.reference import Reference
 
 Array = NDArray[Any]
@@ -65,16 +62,7 @@ class TorchIntegrator:
         range: tuple[float, float] | None = None,
         device: torch.device,
     ) -> None:
-        for field, value, known in (("unit", unit, UNITS), ("split", split, SPLITS)):
-            if value not in known:
-                raise CalibrationError(f"{field}: {value!r} is unknown; known: {', '.join(known)}")
-        if not n_bins >= 1 or n_bins != int(n_bins):
-            raise CalibrationError(f"n_bins: a whole number of at least 1 is needed, not {n_bins}")
-        if range is not None and not (
-            len(range) == 2 and -math.inf < range[0] < range[1] < math.inf
-        ):
-            raise CalibrationError(f"range: (low, high) in {unit} is expected, not {range}")
-        limits = None if range is None else (float(range[0]), float(range[1]))
+        limits = check_options(n_bins, unit, split, range)
         reference = Reference(calibration, int(n_bins), unit, split, limits)
         self.axis, self.valid, self.shape = reference.axis, reference.valid, reference.shape
         self._saturation, self._device = calibration.saturation, device
@@ -99,15 +87,9 @@ class TorchIntegrator:
         CalibrationError
             The frames have another shape or are not real numbers.
         """
-        frames = np.asarray(frames)
-        if frames.ndim != 3 or frames.shape[1:] != self.shape:
-            raise CalibrationError(
-                f"frame: shape {frames.shape}, but (n, {self.shape[0]}, {self.shape[1]}) is needed"
-            )
-        if frames.dtype.kind not in "buif":
-            raise CalibrationError(f"frame: real numbers are expected, not {frames.dtype}")
+        frames = check_frames(frames, self.shape)
         patterns = torch.empty((len(frames), len(self.axis)), dtype=torch.float32).to(self._device)
-        last = float(last_valid(native(np.empty(0, frames.dtype)).dtype, self._saturation))
+        last = float(last_valid(frames.dtype, self._saturation))
         first = 0
         for counts in self._upload(frames):
             patterns[first : first + len(counts)] = self._sums(counts.flatten(1), last)

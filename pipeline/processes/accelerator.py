@@ -7,18 +7,11 @@ and passes what comes out to the tracker.
 from pathlib import Path
 
 from phasewatch.pipeline.batcher import Batcher
+from phasewatch.pipeline.bodies import BatchBody, CreditBody, StartBody
 from phasewatch.pipeline.build import accelerated_stages
 from phasewatch.pipeline.chain import Chain
 from phasewatch.pipeline.config import ClassifierConfig
-from phasewatch.pipeline.messages import (
-    BatchBody,
-    CreditBody,
-    StartBody,
-    encode,
-    encode_batch,
-    encode_failed,
-    encode_start,
-)
+from phasewatch.pipeline.messages import encode, encode_batch, encode_failed, encode_start
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.transport.links import Transport
 

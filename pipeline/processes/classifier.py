@@ -2,16 +2,10 @@
 
 from phasewatch.pipeline.batch import Batch
 from phasewatch.pipeline.batcher import Batcher
+from phasewatch.pipeline.bodies import BatchBody, FailedBody, StartBody
 from phasewatch.pipeline.build import classify_stage
 from phasewatch.pipeline.chain import Chain
-from phasewatch.pipeline.messages import (
-    BatchBody,
-    FailedBody,
-    StartBody,
-    encode_batch,
-    encode_failed,
-    encode_start,
-)
+from phasewatch.pipeline.messages import encode_batch, encode_failed, encode_start
 from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.transport.links import Link, Transport

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from phasewatch.pipeline.bodies import ControlBody
 from phasewatch.pipeline.config import Config
-from phasewatch.pipeline.messages import ControlBody, Part, encode
+from phasewatch.pipeline.messages import Part, encode
 from phasewatch.pipeline.transport.links import Link, Transport
 
 Clock = Callable[[], int]

@@ -7,14 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from phasewatch.pipeline.batch import Batch, Failure, concatenate
+from phasewatch.pipeline.bodies import AckBody, CreditBody, StopBody
 from phasewatch.pipeline.dispatch import Dispatcher
 from phasewatch.pipeline.documents import WHOLE, Loss, RunStart, RunStop
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.ledger import Gaps
 from phasewatch.pipeline.messages import (
-    AckBody,
-    CreditBody,
-    StopBody,
     encode,
     encode_batch,
     encode_dropped,

@@ -1,16 +1,9 @@
 """A reducer: asks the receiver for batches, reduces them, passes them on. Stateless."""
 
+from phasewatch.pipeline.bodies import BatchBody, CreditBody, StartBody
 from phasewatch.pipeline.build import reduce_stages
 from phasewatch.pipeline.chain import Chain
-from phasewatch.pipeline.messages import (
-    BatchBody,
-    CreditBody,
-    StartBody,
-    encode,
-    encode_batch,
-    encode_failed,
-    encode_start,
-)
+from phasewatch.pipeline.messages import encode, encode_batch, encode_failed, encode_start
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.transport.links import Transport
 

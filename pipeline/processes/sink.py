@@ -1,14 +1,14 @@
 """The sink process: gives the documents of the run to every sink."""
 
-from phasewatch.pipeline.messages import (
+from phasewatch.pipeline.bodies import (
     BatchBody,
     DroppedBody,
     EventBody,
     FailedBody,
-    Message,
     StartBody,
     StopBody,
 )
+from phasewatch.pipeline.messages import Message
 from phasewatch.pipeline.plugin import Sink, open_sink
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.transport.links import Transport

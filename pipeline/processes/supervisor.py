@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from phasewatch.pipeline.bodies import ControlBody
 from phasewatch.pipeline.build import settled
 from phasewatch.pipeline.config import Config
 from phasewatch.pipeline.documents import Event, RunStop
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.messages import ControlBody, encode
+from phasewatch.pipeline.messages import encode
 from phasewatch.pipeline.processes.children import Children
 from phasewatch.pipeline.processes.desk import Clock
 from phasewatch.pipeline.transport.links import Link, Transport

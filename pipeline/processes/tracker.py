@@ -1,19 +1,21 @@
 """The tracker process: restores the order, follows the transition, keeps the loss table."""
 
 from phasewatch.pipeline.batch import Batch, Failure
-from phasewatch.pipeline.documents import WHOLE, Event, Loss, RunStart, RunStop
-from phasewatch.pipeline.latency import Latency
-from phasewatch.pipeline.ledger import Ledger
-from phasewatch.pipeline.messages import (
+from phasewatch.pipeline.bodies import (
     AckBody,
     BatchBody,
     DroppedBody,
     EventBody,
     FailedBody,
-    Message,
-    Part,
     StartBody,
     StopBody,
+)
+from phasewatch.pipeline.documents import WHOLE, Event, Loss, RunStart, RunStop
+from phasewatch.pipeline.latency import Latency
+from phasewatch.pipeline.ledger import Ledger
+from phasewatch.pipeline.messages import (
+    Message,
+    Part,
     encode,
     encode_batch,
     encode_failed,

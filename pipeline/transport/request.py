@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from phasewatch.pipeline.bodies import ControlBody
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.messages import ControlBody, encode
+from phasewatch.pipeline.messages import encode
 from phasewatch.pipeline.transport.links import Transport
 
 

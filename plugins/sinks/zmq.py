@@ -14,18 +14,10 @@ import structlog
 from pydantic import Field
 
 from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.bodies import DroppedBody, EventBody, StopBody
 from phasewatch.pipeline.documents import Event, RunStart, RunStop
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.messages import (
-    DroppedBody,
-    EventBody,
-    Part,
-    StopBody,
-    encode,
-    encode_batch,
-    encode_failed,
-    encode_start,
-)
+from phasewatch.pipeline.messages import Part, encode, encode_batch, encode_failed, encode_start
 from phasewatch.pipeline.transport.links import Transport, check_bind
 
 HIGH_WATER = 64  # messages kept for a slow subscriber; 64 batches of 16 patterns are 16 MB

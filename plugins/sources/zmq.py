@@ -19,19 +19,17 @@ import structlog
 from pydantic import Field
 
 from phasewatch.pipeline.batch import Batch, Failure
-from phasewatch.pipeline.documents import RunStart
-from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.messages import (
-    MAX_DROPPED,
+from phasewatch.pipeline.bodies import (
     BatchBody,
     DroppedBody,
     EventBody,
     FailedBody,
-    Message,
-    MessageError,
     StartBody,
     StopBody,
 )
+from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.messages import MAX_DROPPED, Message, MessageError
 from phasewatch.pipeline.transport.links import Transport, check_bind
 from phasewatch.plugins.sources.trust import MAX_ITEMS, announced, usable_start
 

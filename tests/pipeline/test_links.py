@@ -7,8 +7,9 @@ import pytest
 import zmq
 from structlog.testing import capture_logs
 
+from phasewatch.pipeline.bodies import AckBody, ControlBody, CreditBody
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.messages import AckBody, ControlBody, CreditBody, Message, encode
+from phasewatch.pipeline.messages import Message, encode
 from phasewatch.pipeline.transport.links import Kind, Link, Transport, check_bind
 from phasewatch.pipeline.transport.request import request
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from phasewatch.pipeline import bodies as b
 from phasewatch.pipeline import messages as m
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import Event, ItemSpec, Loss, RunStart, RunStop, Zone
@@ -87,13 +88,13 @@ def test_a_start_brings_its_constants() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        m.FailedBody(run_id="r", items=((1, 2, "integrate", "all pixels invalid"),)),
-        m.DroppedBody(run_id="r", items=((1, 2),), reason="ring full"),
-        m.EventBody(
+        b.FailedBody(run_id="r", items=((1, 2, "integrate", "all pixels invalid"),)),
+        b.DroppedBody(run_id="r", items=((1, 2),), reason="ring full"),
+        b.EventBody(
             run_id="r",
             event=Event(kind="onset", seq=1, id=2, t_acq=None, phase=1, posterior=0.75),
         ),
-        m.StopBody(
+        b.StopBody(
             stop=RunStop(
                 run_id="r",
                 reason="end of run",
@@ -102,15 +103,15 @@ def test_a_start_brings_its_constants() -> None:
                 latency_ms={"p50": 1.5, "per_stage": {"reduce": {"p50": 1.0}}},
             )
         ),
-        m.CreditBody(n=2),
-        m.AckBody(run_id="r", seq=9),
-        m.ControlBody(what="status", sender="me", data={"a": [1, {"b": None}]}),
+        b.CreditBody(n=2),
+        b.AckBody(run_id="r", seq=9),
+        b.ControlBody(what="status", sender="me", data={"a": [1, {"b": None}]}),
     ],
     ids=lambda body: body.type,
 )
-def test_every_other_message_comes_back(body: m.Body) -> None:
+def test_every_other_message_comes_back(body: b.Body) -> None:
     back = m.decode(wire(m.encode(body))).body
-    if isinstance(body, m.ControlBody):
+    if isinstance(body, b.ControlBody):
         assert back.data == {"a": (1, {"b": None})}
     else:
         assert back == body
@@ -136,7 +137,7 @@ def test_any_number_of_failures_and_drops_can_be_sent() -> None:
 
 def test_what_could_not_be_received_is_not_sent() -> None:
     with pytest.raises(m.MessageError, match="header of"):
-        m.encode(m.ControlBody(what="x", data={"a": "b" * (2 << 20)}))
+        m.encode(b.ControlBody(what="x", data={"a": "b" * (2 << 20)}))
 
 
 def header(body: object, arrays: object = (), v: object = 1) -> bytes:
@@ -221,7 +222,7 @@ def test_a_flipped_byte_is_refused_or_harmless(position: int, flip: int) -> None
 
 def test_an_array_that_cannot_be_sent_is_named() -> None:
     with pytest.raises(m.MessageError, match="'a': dtype complex128"):
-        m.encode(m.CreditBody(n=0), {"a": np.zeros(1, complex)})
+        m.encode(b.CreditBody(n=0), {"a": np.zeros(1, complex)})
 
 
 def test_the_schema_has_not_drifted() -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from phasewatch.pipeline.bodies import ControlBody
 from phasewatch.pipeline.build import reduce_stages
 from phasewatch.pipeline.config import Config, parse_config
-from phasewatch.pipeline.messages import ControlBody, encode
+from phasewatch.pipeline.messages import encode
 from phasewatch.pipeline.plugin import found, open_sink, open_source
 from phasewatch.pipeline.processes.supervisor import Outcome, View, supervise
 from phasewatch.pipeline.replay import replay

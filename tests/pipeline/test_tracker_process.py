@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.bodies import StartBody, StopBody
 from phasewatch.pipeline.config import parse_config
 from phasewatch.pipeline.documents import ItemSpec, Loss, RunStart, RunStop
 from phasewatch.pipeline.messages import (
     Message,
-    StartBody,
-    StopBody,
     decode,
     encode,
     encode_batch,

@@ -10,20 +10,10 @@ import zmq
 from structlog.testing import capture_logs
 
 from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.bodies import AckBody, DroppedBody, EventBody, FailedBody, StopBody
 from phasewatch.pipeline.documents import Event, ItemSpec, Loss, RunStart, RunStop
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.messages import (
-    AckBody,
-    DroppedBody,
-    EventBody,
-    FailedBody,
-    StopBody,
-    decode,
-    encode,
-    encode_batch,
-    encode_failed,
-    encode_start,
-)
+from phasewatch.pipeline.messages import decode, encode, encode_batch, encode_failed, encode_start
 from phasewatch.pipeline.plugin import open_sink, open_source
 from phasewatch.plugins.sinks.zmq import Publisher
 from phasewatch.plugins.sources.zmq import ZmqSource

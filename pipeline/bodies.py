@@ -1,0 +1,111 @@
+"""The bodies of our messages: what each kind says, beside its arrays.
+
+Unknown fields are refused, in the bodies as in the documents they carry.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from phasewatch.pipeline.batch import Failure
+from phasewatch.pipeline.documents import Document, Event, RunStart, RunStop, Text
+
+VERSION = 1
+RunId = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class StartBody(Document):
+    """A run begins."""
+
+    type: Literal["start"] = "start"
+    run: RunStart
+
+
+class BatchBody(Document):
+    """Items of a run."""
+
+    type: Literal["batch"] = "batch"
+    run_id: RunId
+    n: Annotated[int, Field(ge=0)]
+
+
+class FailedBody(Document):
+    """Items that could not be processed: (seq, id, stage, error)."""
+
+    type: Literal["failed"] = "failed"
+    run_id: RunId
+    items: tuple[tuple[int, int, Text, Text], ...]
+
+    def failures(self) -> list[Failure]:
+        """Return the items as failures."""
+        return [Failure(*item) for item in self.items]
+
+
+class DroppedBody(Document):
+    """Items that the receiver dropped: (seq, id), and why."""
+
+    type: Literal["dropped"] = "dropped"
+    run_id: RunId
+    items: tuple[tuple[int, int], ...]
+    reason: Text
+
+
+class EventBody(Document):
+    """Something that happened to the sample."""
+
+    type: Literal["event"] = "event"
+    run_id: RunId
+    event: Event
+
+
+class StopBody(Document):
+    """A run is over; `aborted`: what has not ended by now never will."""
+
+    type: Literal["stop"] = "stop"
+    stop: RunStop
+    aborted: bool = False
+
+
+class CreditBody(Document):
+    """A worker asks for `n` more batches."""
+
+    type: Literal["credit"] = "credit"
+    n: Annotated[int, Field(ge=0, le=1024)]
+
+
+class AckBody(Document):
+    """Every item with a smaller seq has ended."""
+
+    type: Literal["ack"] = "ack"
+    run_id: RunId
+    seq: Annotated[int, Field(ge=0)]
+
+
+class ControlBody(Document):
+    """A request, a reply or a report between the processes of a run, a user and the supervisor."""
+
+    type: Literal["control"] = "control"
+    what: Annotated[str, Field(max_length=32)]
+    sender: Annotated[str, Field(max_length=64)] = ""
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+Body = (
+    StartBody
+    | BatchBody
+    | FailedBody
+    | DroppedBody
+    | EventBody
+    | StopBody
+    | CreditBody
+    | AckBody
+    | ControlBody
+)
+
+
+class Header(Document):
+    """The first part of every message."""
+
+    v: Literal[1] = 1
+    body: Annotated[Body, Field(discriminator="type")]
+    arrays: tuple[tuple[str, str, tuple[Annotated[int, Field(ge=0)], ...]], ...] = ()
