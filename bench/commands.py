@@ -68,7 +68,7 @@ def bench(
     """Measure on this machine, contenders interleaved in one run; read the ratios.
 
     reduction: integration and baseline against pyFAI and pybaselines, on one core and on all. Ours
-    takes 8 frames (64 patterns) a call; the ratio for one a call is beside it.
+    takes 8 frames a call and core (64 patterns a call); the ratio for one a call is beside it.
     """
     import json
     import os

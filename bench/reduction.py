@@ -29,7 +29,7 @@ from phasewatch.calibration.integrate import Integrator
 SIZES = ("Lambda750k", "Lambda2M", "Lambda10M")
 BINS = (1000, 4023)
 SPLITS = ("no", "bbox", "full")
-FRAMES = 8
+FRAMES = 8  # a call and core: what the kernel takes together
 ROUNDS, BUDGET_S = 21, 4.0
 BASELINE = {"lam": 1e5, "p": 0.002}
 
@@ -78,7 +78,7 @@ def rows(n_cores: int, tell: Callable[[str], None], *, seed: int = 0) -> Iterato
         for size in SIZES:
             shape = detector_factory(size).max_shape
             rng = np.random.default_rng(seed)
-            frames = rng.poisson(0.5, (FRAMES, *shape)).astype(np.uint16)
+            frames = rng.poisson(0.5, (FRAMES * n_cores, *shape)).astype(np.uint16)
             for n_bins in BINS:
                 for split in SPLITS:
                     tell(f"{size}, {n_bins} bins, split {split}, {n_cores} cores")
