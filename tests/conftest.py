@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 import zmq
+from hypothesis import settings
 from zmq.utils import garbage
+
+# No test depends on wall-clock time; and what lands is decided by the same examples each time.
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 @pytest.fixture(scope="session")
