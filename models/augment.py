@@ -10,8 +10,7 @@ s: the pattern's own noise times a factor. a, b, log of that factor and the coef
 drawn per replica. Scale is left out: networks begin by normalising it away.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +39,6 @@ class Augmentation:
     warp: float = 0.3
     knots: int = 6
     noise: float = 2.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the strengths by name, for the card."""
-        return asdict(self)
 
 
 def replicate(patterns: Float32, rng: np.random.Generator, how: Augmentation) -> Float32:

@@ -201,14 +201,14 @@ class Supervisor:
 
     def _check(self, children: Children) -> None:
         """Note who has ended, tell the others, and fail where nobody was to end yet."""
-        ended = {role: code for role, code in children.ended().items() if role in self._present}
-        for role, code in ended.items():
+        codes = children.ended()
+        for role in [role for role in codes if role in self._present]:
             self._present.discard(role)
             for other in sorted(self._present):
                 self._tell(other, "gone", role=role)
-            if code != 0:
-                self._fail(f"{role} ended unexpectedly (exit code {code})")
-        never = children.ended().keys() - self._present - ended.keys() - self.view.heard_ns.keys()
+            if codes[role] != 0:
+                self._fail(f"{role} ended unexpectedly (exit code {codes[role]})")
+        never = codes.keys() - self.view.heard_ns.keys()
         if never:
             self._fail(f"{sorted(never)[0]} did not start")
 
