@@ -111,3 +111,12 @@ class Failure:
     id: int
     stage: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """One item that the receiver gave up, and why."""
+
+    seq: int
+    id: int
+    reason: str

@@ -11,6 +11,9 @@ class Batcher:
         self._held: list[Batch] = []
         self._since = 0
 
+    def __len__(self) -> int:
+        return sum(len(b) for b in self._held)
+
     def add(self, batch: Batch, now_ns: int) -> None:
         """Take in `batch`."""
         if not self._held:
@@ -21,7 +24,7 @@ class Batcher:
         """Return how long to wait for more, 0 when due; None when nothing is held."""
         if not self._held:
             return None
-        if sum(len(b) for b in self._held) >= self._max_items:
+        if len(self) >= self._max_items:
             return 0
         return max(0, self._since + self._max_wait_ns - now_ns)
 

@@ -29,6 +29,15 @@ class BatchBody(Document):
     n: Annotated[int, Field(ge=0)]
 
 
+class SlotsBody(Document):
+    """Items of a run that lie in the ring from `slot` on; the arrays are what is not there."""
+
+    type: Literal["slots"] = "slots"
+    run_id: RunId
+    slot: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=1)]
+
+
 class FailedBody(Document):
     """Items that could not be processed: (seq, id, stage, error)."""
 
@@ -66,15 +75,46 @@ class StopBody(Document):
     aborted: bool = False
 
 
+class ReportBody(Document):
+    """All endings of a run up to `position`, the items among them (`n`) as arrays.
+
+    With them comes, as the array ``state`` (bytes), what the tracker remembers at `position`: the
+    sinks keep the last one for a tracker that has to go on from there.
+    """
+
+    type: Literal["report"] = "report"
+    run_id: RunId
+    position: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=0)] = 0
+    failed: tuple[tuple[int, int, Text, Text], ...] = ()
+    dropped: tuple[tuple[int, int, Text], ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+class ResumeBody(Document):
+    """To a tracker that begins: the sinks have all endings up to `position`; with ``state``."""
+
+    type: Literal["resume"] = "resume"
+    run_id: RunId
+    position: Annotated[int, Field(ge=0)]
+
+
 class CreditBody(Document):
-    """A worker asks for `n` more batches."""
+    """A worker asks for `n` more orders; `local`: it can read the ring of this host."""
 
     type: Literal["credit"] = "credit"
     n: Annotated[int, Field(ge=0, le=1024)]
+    local: bool = True
+
+
+class LeaveBody(Document):
+    """A worker has done what it had, and goes."""
+
+    type: Literal["leave"] = "leave"
 
 
 class AckBody(Document):
-    """Every item with a smaller seq has ended."""
+    """The sinks have all endings with a smaller seq."""
 
     type: Literal["ack"] = "ack"
     run_id: RunId
@@ -93,11 +133,15 @@ class ControlBody(Document):
 Body = (
     StartBody
     | BatchBody
+    | SlotsBody
     | FailedBody
     | DroppedBody
     | EventBody
     | StopBody
+    | ReportBody
+    | ResumeBody
     | CreditBody
+    | LeaveBody
     | AckBody
     | ControlBody
 )

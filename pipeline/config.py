@@ -108,27 +108,40 @@ class TrackConfig(Section):
 class RuntimeConfig(Section):
     """``[runtime]``: processes and their limits.
 
-    `queue`: batches read but not yet sent. `in_flight`: batches sent but not yet tracked.
-    `credits`: batches a reducer asks for ahead. `failures_in_a_row`: one more stops the run.
-    `reorder_wait_s`: how long a missing item is waited for. `control`: where ``phasewatch status``
-    asks; port 0 is a free one.
+    `mode`: where the ring is full, ``lossless`` lets the source wait, ``live`` drops the oldest
+    item that was not sent yet. `ring`: items held between the source and the end of the chain; left
+    out, as many as fit 512 MiB, 16 to 1024. `credits`: orders of up to 8 frames or 64 patterns a
+    reducer asks for ahead. `failures_in_a_row`: one more stops the run. `reorder_wait_s`: how long
+    a missing item is waited for in live mode. `resend_s`: how long the receiver waits for an item
+    before it sends it again. `restarts`: how often within a minute a process that died is started
+    again. `control`: where ``phasewatch status`` asks; port 0 is a free one. `listen`: the host, as
+    ``tcp://HOST``, at which workers of other hosts may join. `keys`: the folder that
+    ``phasewatch keys`` wrote, for all that is reached from other hosts.
     """
 
     mode: Literal["lossless", "live"] = "lossless"
     reducers: Annotated[int, Field(ge=1, le=256)] = 1
-    queue: Annotated[int, Field(ge=1, le=65536)] = 16
-    in_flight: Annotated[int, Field(ge=1, le=65536)] = 32
+    ring: Annotated[int, Field(ge=2, le=65536)] | None = None
     credits: Annotated[int, Field(ge=1, le=64)] = 2
     failures_in_a_row: Annotated[int, Field(ge=1)] = 100
     reorder_wait_s: Annotated[float, Field(gt=0)] = 10.0
+    resend_s: Annotated[float, Field(gt=0)] = 3.0
+    restarts: Annotated[int, Field(ge=0)] = 5
     control: str = "tcp://127.0.0.1:0"
+    listen: Annotated[str, Field(pattern=r"^tcp://[^:/]+$")] | None = None
+    keys: str | None = None
 
 
 class SinkConfig(Section):
-    """``[[sink]]``: `type` names the plug-in; further keys are its own."""
+    """``[[sink]]``: `type` names the plug-in; further keys are its own.
+
+    `policy`: where the sink is slow, ``wait`` makes the run wait, ``queueDrop`` leaves out the
+    oldest items that wait for it, ``drop`` the newest.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
     type: str
+    policy: Literal["wait", "queueDrop", "drop"] = "wait"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -202,11 +215,18 @@ def _resolve(config: Config, folder: Path) -> Config:
                 if (value := getattr(config.calibration, key)) is not None
             }
         )
+    if config.runtime.keys is not None:
+        keys = str(folder / config.runtime.keys)
+        changes["runtime"] = config.runtime.model_copy(update={"keys": keys})
     if config.classifier is not None:
         model = folder / config.classifier.model
         changes["classifier"] = config.classifier.model_copy(update={"model": model})
     changes["sink"] = tuple(
-        SinkConfig(type=s.type, **{**s.options, "path": str(folder / s.options["path"])})
+        SinkConfig(
+            type=s.type,
+            policy=s.policy,
+            **{**s.options, "path": str(folder / s.options["path"])},
+        )
         if isinstance(s.options.get("path"), str)
         else s
         for s in config.sink

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ class Ledger:
         self.classified = 0
         self.failed = 0
         self.dropped: Counter[str] = Counter()
-        self._kinds: dict[tuple[str, str], tuple[str, int, int]] = {}
+        self._kinds: dict[tuple[str, str], list[Any]] = {}  # error, first seq, how many
 
     @property
     def ended(self) -> int:
@@ -39,8 +40,7 @@ class Ledger:
         for f in failures:
             key = f.stage, re.sub(r"\d+", "#", f.error)
             if key in self._kinds or len(self._kinds) < MAX_KINDS:
-                kind = self._kinds.get(key) or (f.error, f.seq, 0)
-                self._kinds[key] = (kind[0], kind[1], kind[2] + 1)
+                self._kinds.setdefault(key, [f.error, f.seq, 0])[2] += 1
 
     @property
     def failures(self) -> tuple[FailureKind, ...]:
@@ -53,6 +53,21 @@ class Ledger:
     def drop(self, n: int, reason: str) -> None:
         """Count `n` items that the receiver dropped."""
         self.dropped[reason] += n
+
+    def dump(self) -> dict[str, Any]:
+        """Return all sums as plain values, for `load`."""
+        kinds = [(*key, *kind) for key, kind in self._kinds.items()]
+        counts = {"classified": self.classified, "failed": self.failed}
+        return {**counts, "dropped": dict(self.dropped), "kinds": kinds}
+
+    @classmethod
+    def load(cls, sums: dict[str, Any]) -> "Ledger":
+        """Return the ledger that `dump` said."""
+        ledger = cls()
+        ledger.classified, ledger.failed = sums["classified"], sums["failed"]
+        ledger.dropped = Counter(sums["dropped"])
+        ledger._kinds = {(stage, key): kind for stage, key, *kind in sums["kinds"]}
+        return ledger
 
     def loss(self, *, received: int, missed: int, expected: int | None, whole: bool) -> Loss:
         """Return the loss table.
@@ -89,12 +104,17 @@ class Gaps:
     after all are counted as repeated.
     """
 
-    def __init__(self, limit: int = 4096) -> None:
-        self.missed = 0
+    def __init__(self, limit: int = 4096, *, missed: int = 0, last: int | None = None) -> None:
+        self.missed = missed
         self.repeated = 0
-        self._last: int | None = None
+        self._last = last
         self._open: dict[int, int] = {}
         self._limit = limit
+
+    @property
+    def last(self) -> int | None:
+        """The highest id so far; with `missed` all that a new count needs to go on from here."""
+        return self._last
 
     def add(self, ids: NDArray[np.int64]) -> None:
         """Take in the next ids, (n,)."""

@@ -7,7 +7,8 @@ with the configured limits and with the parts that came before anything is alloc
 anywhere.
 
 In a ``batch`` the arrays are the columns of `Batch`: ``seq``, ``ids``, ``t_acq`` (if any),
-``array/NAME`` and ``stamp/HOP``. In a ``start`` they are ``constant/NAME``.
+``array/NAME`` and ``stamp/HOP``; a ``report`` has ``state`` beside them, ``slots`` (whose items lie
+in shared memory) their ``generation``. In a ``start`` they are ``constant/NAME``.
 """
 
 import json
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.batch import Batch, Dropped, Failure
 from phasewatch.pipeline.bodies import (
     VERSION,
     BatchBody,
@@ -29,6 +30,8 @@ from phasewatch.pipeline.bodies import (
     DroppedBody,
     FailedBody,
     Header,
+    ReportBody,
+    SlotsBody,
     StartBody,
 )
 from phasewatch.pipeline.documents import RunStart
@@ -39,6 +42,9 @@ ERROR_LENGTH = 500
 MAX_FAILURES, MAX_DROPPED = 1000, 20_000
 Array = NDArray[Any]
 Part = bytes | memoryview
+
+# Arrays that are no columns of the batch they come with.
+BESIDE = {"report": ("state",), "slots": ("generation",)}
 
 DTYPES = frozenset(["|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8"])
 
@@ -69,12 +75,14 @@ class Message:
     arrays: Mapping[str, Array] = field(default_factory=dict)
 
     def batch(self) -> Batch:
-        """Return the batch of a ``batch`` message, checked."""
-        if not isinstance(self.body, BatchBody):
+        """Return the batch of a ``batch``, ``slots`` or ``report`` message, checked."""
+        if not isinstance(self.body, BatchBody | SlotsBody | ReportBody):
             raise MessageError(f"message of type {self.body.type!r} where a batch was due")
         arrays, stamps = {}, {}
         fixed: dict[str, NDArray[np.int64]] = {}
         for name, array in self.arrays.items():
+            if name in BESIDE.get(self.body.type, ()):
+                continue
             kind, _, key = name.partition("/")
             if array.ndim == 0 or len(array) != self.body.n:
                 raise MessageError(f"array {name!r}: shape {array.shape} for {self.body.n} items")
@@ -118,12 +126,17 @@ def encode(body: Body, arrays: Mapping[str, Array] | None = None) -> list[Part]:
 
 def encode_batch(run_id: str, batch: Batch) -> list[Part]:
     """Return the parts of a ``batch`` message."""
+    return encode(BatchBody(run_id=run_id, n=len(batch)), columns_of(batch))
+
+
+def columns_of(batch: Batch) -> dict[str, Array]:
+    """Return the arrays of a message that carries `batch`."""
     columns: dict[str, Array] = {"seq": batch.seq, "ids": batch.ids}
     if batch.t_acq is not None:
         columns["t_acq"] = batch.t_acq
     columns |= {f"array/{name}": array for name, array in batch.arrays.items()}
     columns |= {f"stamp/{name}": array for name, array in batch.stamps.items()}
-    return encode(BatchBody(run_id=run_id, n=len(batch)), columns)
+    return columns
 
 
 def encode_start(run: RunStart) -> list[Part]:
@@ -141,12 +154,13 @@ def encode_failed(run_id: str, failures: Sequence[Failure]) -> Iterator[list[Par
         yield encode(FailedBody(run_id=run_id, items=items))
 
 
-def encode_dropped(run_id: str, batch: Batch, reason: str) -> Iterator[list[Part]]:
-    """Yield the parts of ``dropped`` messages for the items of `batch`."""
-    for first in range(0, len(batch), MAX_DROPPED):
-        part = batch.select(slice(first, first + MAX_DROPPED))
-        items = tuple(zip(part.seq.tolist(), part.ids.tolist(), strict=True))
-        yield encode(DroppedBody(run_id=run_id, items=items, reason=reason))
+def encode_dropped(run_id: str, dropped: Sequence[Dropped]) -> Iterator[list[Part]]:
+    """Yield the parts of ``dropped`` messages, as many as it takes."""
+    for reason in dict.fromkeys(d.reason for d in dropped):
+        items = tuple((d.seq, d.id) for d in dropped if d.reason == reason)
+        for first in range(0, len(items), MAX_DROPPED):
+            part = items[first : first + MAX_DROPPED]
+            yield encode(DroppedBody(run_id=run_id, items=part, reason=reason))
 
 
 def decode(parts: Sequence[Any], limits: Limits = LIMITS) -> Message:

@@ -1,12 +1,18 @@
 """Restores the order of ``seq`` in a window bounded by count and age.
 
-Each seq ends once: released in order, or passed over because it failed, was dropped or was given
-up. A second copy of a seq is ignored, so a batch may be computed twice.
+Each seq ends once: as an item released in order, or by an ending of another kind (it failed, was
+dropped, was given up), in the same order. A second copy of a seq is ignored, so an item may be
+computed twice.
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
 
-from phasewatch.pipeline.batch import Batch, concatenate
+import numpy as np
+
+from phasewatch.pipeline.batch import Batch, Dropped, Failure, concatenate
+
+AT_ONCE = 1000  # endings in one release; a message with so many failures is below its limit
 
 
 class Reorder:
@@ -23,89 +29,109 @@ class Reorder:
     Attributes
     ----------
     next_seq
-        Every smaller seq has ended.
+        Every smaller seq has ended and was released.
     ignored
         Items that came a second time, or too late.
-    failed_in_a_row
-        The longest row of failed items so far, in order of seq.
+    row, longest_row
+        Failed items in a row up to `next_seq`, and the most there have been.
     """
 
     def __init__(self, *, window: int | None = None, max_age_ns: int | None = None) -> None:
         self.next_seq = 0
-        self.ignored = 0
-        self.failed_in_a_row = 0
+        self.ignored = self.row = self.longest_row = 0
         self._window, self._max_age_ns = window, max_age_ns
-        self._held: dict[int, Batch] = {}
-        self._passed: dict[int, bool] = {}
-        self._row = 0
+        self._held: dict[int, Batch] = {}  # by the first seq of a run without gaps
+        self._seqs: set[int] = set()  # of all items held
+        self._endings: dict[int, Failure | Dropped] = {}
         self._blocked_since: int | None = None
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._seqs)
 
     @property
     def end(self) -> int:
         """One more than the largest seq heard of."""
-        return max(self._held.keys() | self._passed, default=self.next_seq - 1) + 1
+        heard = [*self._seqs, *self._endings]
+        return max(heard, default=self.next_seq - 1) + 1
 
     def add(self, batch: Batch) -> None:
         """Take in a batch, in whatever order its items are."""
+        fresh = []
         for i, seq in enumerate(batch.seq.tolist()):
-            if seq < self.next_seq or seq in self._held or seq in self._passed:
+            if seq < self.next_seq or seq in self._seqs or seq in self._endings:
                 self.ignored += 1
             else:
-                self._held[seq] = batch.select(slice(i, i + 1))
+                fresh.append((seq, i))
+                self._seqs.add(seq)
+        if len(fresh) < len(batch) or any(a[0] + 1 != b[0] for a, b in pairwise(fresh)):
+            fresh.sort()
+            cuts = [k for k in range(1, len(fresh)) if fresh[k - 1][0] + 1 != fresh[k][0]]
+            for first, stop in zip([0, *cuts], [*cuts, len(fresh)], strict=True):
+                index = np.array([i for _, i in fresh[first:stop]], np.int64)
+                if len(index):
+                    self._held[fresh[first][0]] = batch.select(index)
+        elif fresh:
+            self._held[fresh[0][0]] = batch
 
-    def pass_over(self, seqs: Iterable[int], *, failed: bool) -> list[int]:
-        """Do not wait for `seqs`; return those of them that had not ended before."""
-        fresh = [s for s in dict.fromkeys(seqs) if s >= self.next_seq and s not in self._passed]
-        fresh = [s for s in fresh if s not in self._held]
-        self._passed |= dict.fromkeys(fresh, failed)
-        return fresh
+    def end_items(self, endings: Iterable[Failure | Dropped]) -> None:
+        """Do not wait for these items; what came or ended before stays as it is."""
+        for ending in endings:
+            if ending.seq >= self.next_seq and ending.seq not in self._seqs:
+                self._endings.setdefault(ending.seq, ending)
 
-    def release(self, now_ns: int) -> tuple[Batch | None, list[int]]:
-        """Return what is in order by now, and the seqs that are given up."""
-        given_up: list[int] = []
-        ready = self._take()
-        if ready or not self._held:
-            self._blocked_since = None
-        while self._held and self._overdue(now_ns):
-            first = min(self._held.keys() | self._passed)
-            given_up += range(self.next_seq, first)
-            self._row += first - self.next_seq
-            self.failed_in_a_row = max(self.failed_in_a_row, self._row)
-            self.next_seq = first
-            self._blocked_since = None
-            ready += self._take()
-        if self._held and self._blocked_since is None:
+    def skip(self, first: int) -> None:
+        """Begin at `first`: what is below has been taken already."""
+        self.next_seq = max(self.next_seq, first)
+        for at in [at for at in self._held if at < first]:
+            batch = self._held.pop(at)
+            self._seqs.difference_update(batch.seq.tolist())
+            self.add(batch)
+        self._endings = {seq: e for seq, e in self._endings.items() if seq >= first}
+
+    def release(self, now_ns: int) -> tuple[Batch | None, list[Failure | Dropped]]:
+        """Return what has ended in order by now, at most about `AT_ONCE` items of it."""
+        items, endings = self._take()
+        if items or endings or not self._held:
+            self._blocked_since = now_ns if self._held else None
+        elif self._overdue(now_ns):
+            first = min(min(self._held), min(self._endings, default=min(self._held)))
+            text = "did not come within [runtime] reorder_wait_s"
+            self.end_items([Failure(s, -1, "reorder", text) for s in range(self.next_seq, first)])
+            return self.release(now_ns)
+        elif self._blocked_since is None:
             self._blocked_since = now_ns
-        return (concatenate(ready) if ready else None), given_up
+        return (concatenate(items) if items else None), endings
 
-    def finish(self, end: int) -> tuple[Batch | None, list[int]]:
-        """Return what is held below seq `end`, and what below it never came."""
-        given_up = [
-            s for s in range(self.next_seq, end) if s not in self._held and s not in self._passed
-        ]
-        self._passed |= dict.fromkeys(given_up, True)
-        ready = self._take()
-        return (concatenate(ready) if ready else None), given_up
+    def give_up(self, end: int, reason: str) -> None:
+        """Wait for nothing below `end`: what has not come by now never will."""
+        known = self._seqs | self._endings.keys()
+        missing = [s for s in range(self.next_seq, end) if s not in known]
+        self.end_items([Failure(s, -1, "run", reason) for s in missing])
 
     def _overdue(self, now_ns: int) -> bool:
-        if self._window is not None and len(self._held) > self._window:
+        if self._window is not None and len(self._seqs) > self._window:
             return True
         if self._max_age_ns is None or self._blocked_since is None:
             return False
         return now_ns - self._blocked_since > self._max_age_ns
 
-    def _take(self) -> list[Batch]:
-        ready = []
-        while True:
+    def _take(self) -> tuple[list[Batch], list[Failure | Dropped]]:
+        items: list[Batch] = []
+        endings: list[Failure | Dropped] = []
+        until = self.next_seq + AT_ONCE
+        while self.next_seq < until:
             if self.next_seq in self._held:
-                ready.append(self._held.pop(self.next_seq))
-                self._row = 0
-            elif self.next_seq in self._passed:
-                self._row += self._passed.pop(self.next_seq)
-                self.failed_in_a_row = max(self.failed_in_a_row, self._row)
+                batch = self._held.pop(self.next_seq)
+                items.append(batch)
+                self._seqs.difference_update(range(self.next_seq, self.next_seq + len(batch)))
+                self.next_seq += len(batch)
+                self.row = 0
+            elif self.next_seq in self._endings:
+                ending = self._endings.pop(self.next_seq)
+                endings.append(ending)
+                self.row += isinstance(ending, Failure)
+                self.longest_row = max(self.longest_row, self.row)
+                self.next_seq += 1
             else:
-                return ready
-            self.next_seq += 1
+                break
+        return items, endings

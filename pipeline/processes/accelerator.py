@@ -1,62 +1,66 @@
 """The accelerator: reducer and classifier in one, for frames that go to a device once.
 
-It asks the receiver for as many batches as it computes at a time, collects them by size and age,
-and passes what comes out to the tracker.
+It asks the receiver for as many orders as it computes at a time, collects their items by size and
+age, and passes what comes out to the tracker.
 """
 
 from pathlib import Path
 
 from phasewatch.pipeline.batcher import Batcher
-from phasewatch.pipeline.bodies import BatchBody, CreditBody, StartBody
 from phasewatch.pipeline.build import accelerated_stages
 from phasewatch.pipeline.chain import Chain
 from phasewatch.pipeline.config import ClassifierConfig
-from phasewatch.pipeline.messages import encode, encode_batch, encode_failed, encode_start
+from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.messages import Part, encode_batch, encode_failed, encode_start
+from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import Desk, Setup
+from phasewatch.pipeline.processes.orders import Loan, Orders
 from phasewatch.pipeline.transport.links import Transport
 
-HIGH_WATER = 64  # of the receiver's link: with no more asked for, it never waits for us
+MOST_AHEAD = 64  # orders
 
 
 def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
     """Run until the supervisor says that the run is over."""
-    work = transport.link(
-        "dealer", setup.addresses["work"], bind=False, hwm=HIGH_WATER, identity=desk.role.encode()
-    )
-    onward = transport.link("push", setup.addresses["tracker"], bind=False, hwm=8)
     options = setup.config.classifier or ClassifierConfig(model=Path())  # for its limits
+    ahead = min(MOST_AHEAD, max(options.max_batch, setup.config.runtime.credits))
+    orders = Orders(transport, desk, setup, ahead=ahead)
+    onward = transport.link("push", setup.addresses["tracker"], bind=False, hwm=8)
     batcher = Batcher(max_items=options.max_batch, max_wait_ns=int(options.max_wait_ms * 1e6))
-    ahead = min(HIGH_WATER, max(options.max_batch, setup.config.runtime.credits))
-    chain, held, done = Chain(()), 0, 0
-    work.send(encode(CreditBody(n=0)))  # makes us known: the receiver answers with the start
+    agreement, chain, done, stale = Agreement(), Chain(()), 0, 0
+    announced: list[Part] = []
+    loans: list[Loan] = []
     while not desk.finished:
         wait_ns = batcher.wait_ns(desk.clock())
         timeout_ms = 100 if wait_ns is None else -(-wait_ns // 1_000_000)
-        ready = transport.poll([work, desk.link], timeout_ms)
-        if desk.link in ready:
-            desk.commands()
-        received = work.receive() if work in ready else None
-        if received is not None:
-            message = received[1]
-            if isinstance(message.body, StartBody):
-                run = message.run()
-                chain = Chain(accelerated_stages(setup.config, run))
-                desk.send(onward, encode_start(chain.start(run)), to_role="tracker")
-                chain.warm_up(run)
-                desk.report("ready")
-                work.send(encode(CreditBody(n=ahead)))
-            elif isinstance(message.body, BatchBody):
-                batcher.add(message.batch(), desk.clock())
-                held += 1
+        ready = transport.poll([orders.link, desk.link], timeout_ms)
+        for what, data in desk.commands():
+            if what == "back" and data["role"] == "receiver":
+                orders.begin_again()
+            elif what == "back" and announced:
+                desk.send(onward, announced)
+        taken = orders.take() if orders.link in ready else None
+        if isinstance(taken, RunStart) and agreement.is_new(taken):
+            chain = Chain(accelerated_stages(setup.config, taken))
+            announced = encode_start(chain.start(taken))
+            desk.send(onward, announced)
+            chain.warm_up(taken)
+            desk.report("ready")
+            orders.ready()
+        elif isinstance(taken, Loan):
+            loans.append(taken)
+            batcher.add(taken.batch, desk.clock())
         if batcher.wait_ns(desk.clock()) == 0:
-            for batch in batcher.take():
-                good, failures = chain.process_isolated(batch)
-                for parts in encode_failed(setup.run_id, failures):
-                    desk.send(onward, parts, to_role="tracker")
-                if good is not None:
+            results = [chain.process_isolated(batch) for batch in batcher.take()]
+            gone = {s for x in loans if not x.intact for s in x.batch.seq.tolist()}
+            for good, failures in results:
+                kept = [f for f in failures if f.seq not in gone]
+                for parts in encode_failed(setup.run_id, kept):
+                    desk.send(onward, parts)
+                if good is not None and not gone.intersection(good.seq.tolist()):
                     stamped = good.stamped("classified", desk.clock())
-                    desk.send(onward, encode_batch(setup.run_id, stamped), to_role="tracker")
-                done += len(batch)
-            work.send(encode(CreditBody(n=held)))
-            held = 0
-        desk.health(done=done, rejected=work.rejected)
+                    desk.send(onward, encode_batch(setup.run_id, stamped))
+            done, stale = done + sum(len(x.batch) for x in loans), stale + len(gone)
+            orders.ask(len(loans))
+            loans = []
+        desk.health(done=done, stale=stale, rejected=orders.link.rejected)

@@ -9,20 +9,25 @@ DEBUG = "PHASEWATCH_DEBUG"  # in the environment: errors in children with their 
 
 
 class Children:
-    """The processes of a run by role."""
+    """The processes of a run by role; each inherits the shared memory `ring`."""
 
-    def __init__(self, roles: Sequence[str], address: str) -> None:
+    def __init__(self, roles: Sequence[str], address: str, ring: int) -> None:
+        self._address, self._ring = address, ring
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        for role in roles:
+            self.start(role)
+
+    def start(self, role: str) -> None:
+        """Start `role`, in the place of the one that ended."""
         # One thread each: the processes are the parallelism, and sums do not depend on a count.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        self._processes = {
-            role: subprocess.Popen(
-                [sys.executable, "-m", "phasewatch.pipeline.processes.worker", role, address],
-                stdin=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is for the supervisor, which ends them
-                env=environment,
-            )
-            for role in roles
-        }
+        self._processes[role] = subprocess.Popen(
+            [sys.executable, "-m", "phasewatch.pipeline.processes.worker", role, self._address],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the supervisor, which ends them
+            env=environment,
+            pass_fds=(self._ring,),
+        )
 
     @property
     def pids(self) -> dict[str, int]:
@@ -33,6 +38,16 @@ class Children:
         """Return the exit codes of those that have ended."""
         codes = {role: process.poll() for role, process in self._processes.items()}
         return {role: code for role, code in codes.items() if code is not None}
+
+    def forget(self, role: str) -> None:
+        """Let go of one that has ended."""
+        process = self._processes.pop(role)
+        if process.stdin is not None:
+            process.stdin.close()
+
+    def kill(self, role: str) -> None:
+        """End `role` at once."""
+        self._processes[role].kill()
 
     def end(self, *, grace_s: float) -> None:
         """Wait for each to end by itself, then make it."""

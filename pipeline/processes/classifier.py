@@ -5,56 +5,89 @@ from phasewatch.pipeline.batcher import Batcher
 from phasewatch.pipeline.bodies import BatchBody, FailedBody, StartBody
 from phasewatch.pipeline.build import classify_stage
 from phasewatch.pipeline.chain import Chain
-from phasewatch.pipeline.messages import encode_batch, encode_failed, encode_start
+from phasewatch.pipeline.messages import Message, Part, encode_batch, encode_failed, encode_start
 from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import Desk, Setup
-from phasewatch.pipeline.transport.links import Link, Transport
+from phasewatch.pipeline.transport.links import Transport
+
+INBOX = 8  # messages that wait to be read, and that are read before anything is classified
 
 
 def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
     """Run until the supervisor says that the run is over."""
-    inbox = transport.link("pull", setup.addresses["reduced"], bind=True, hwm=8)
-    onward = transport.link("push", setup.addresses["tracker"], bind=False, hwm=8)
-    options = setup.config.classifier
-    if options is None:
-        raise RuntimeError("a classifier process without a [classifier] table")
-    chain = Chain([classify_stage(setup.config)])
-    batcher = Batcher(max_items=options.max_batch, max_wait_ns=int(options.max_wait_ms * 1e6))
-    agreement, done = Agreement(), 0
+    classifier = Classifier(transport, desk, setup)
+    inbox = transport.link("pull", setup.addresses["reduced"], bind=True, hwm=INBOX)
     while not desk.finished:
-        wait_ns = batcher.wait_ns(desk.clock())
-        timeout_ms = 100 if wait_ns is None else -(-wait_ns // 1_000_000)
-        ready = transport.poll([inbox, desk.link], timeout_ms)
-        if desk.link in ready:
-            desk.commands()
-        received = inbox.receive() if inbox in ready else None
-        if received is not None:
-            message = received[1]
-            if isinstance(message.body, StartBody):
-                run = message.run()
-                if agreement.is_new(run):
-                    desk.send(onward, encode_start(chain.start(run)), to_role="tracker")
-                    chain.warm_up(run)
-                    desk.report("ready")
-            elif isinstance(message.body, FailedBody):
-                for parts in encode_failed(setup.run_id, message.body.failures()):
-                    desk.send(onward, parts, to_role="tracker")
-            elif isinstance(message.body, BatchBody):
-                batcher.add(message.batch(), desk.clock())
-        if batcher.wait_ns(desk.clock()) == 0:
-            for batch in batcher.take():
-                _classify(chain, batch, onward, desk, setup)
-                done += len(batch)
-        desk.health(done=done, rejected=inbox.rejected)
+        ready = transport.poll([inbox, desk.link], classifier.wait_ms())
+        for what, data in desk.commands():
+            if what == "back" and data["role"] == "tracker":
+                classifier.announce()
+        if inbox in ready:
+            received = inbox.receive()
+            if received is not None:
+                classifier.hear(received[1])
+        classifier.work()
+        desk.health(**classifier.health(), rejected=inbox.rejected)
 
 
-def _classify(chain: Chain, batch: Batch, onward: Link, desk: Desk, setup: Setup) -> None:
-    good, failures = chain.process_isolated(batch)
-    for parts in encode_failed(setup.run_id, failures):
-        desk.send(onward, parts, to_role="tracker")
-    if good is not None:
-        desk.send(
-            onward,
-            encode_batch(setup.run_id, good.stamped("classified", desk.clock())),
-            to_role="tracker",
+class Classifier:
+    """The classify stage between two links."""
+
+    def __init__(self, transport: Transport, desk: Desk, setup: Setup) -> None:
+        options = setup.config.classifier
+        if options is None:
+            raise RuntimeError("a classifier process without a [classifier] table")
+        self._desk, self._run_id = desk, setup.run_id
+        self._onward = transport.link("push", setup.addresses["tracker"], bind=False, hwm=8)
+        self._chain = Chain([classify_stage(setup.config)])
+        self._batcher = Batcher(
+            max_items=options.max_batch, max_wait_ns=int(options.max_wait_ms * 1e6)
         )
+        self._agreement = Agreement()
+        self._announced: list[Part] = []
+        self._done = self._batch_size = 0
+
+    def wait_ms(self) -> int:
+        """Return how long there is nothing to do if nothing comes."""
+        wait_ns = self._batcher.wait_ns(self._desk.clock()) if self._announced else None
+        return 100 if wait_ns is None else -(-wait_ns // 1_000_000)
+
+    def hear(self, message: Message) -> None:
+        """Take in one message; what comes before the start of the run waits for it."""
+        body = message.body
+        if isinstance(body, StartBody) and body.run.run_id == self._run_id:
+            run = message.run()
+            if self._agreement.is_new(run):
+                self._announced = encode_start(self._chain.start(run))
+                self.announce()
+                self._chain.warm_up(run)
+                self._desk.report("ready")
+        elif isinstance(body, FailedBody) and body.run_id == self._run_id:
+            for parts in encode_failed(self._run_id, body.failures()):
+                self._desk.send(self._onward, parts)
+        elif isinstance(body, BatchBody) and body.run_id == self._run_id:
+            self._batcher.add(message.batch(), self._desk.clock())
+
+    def announce(self) -> None:
+        """Tell the tracker of the run."""
+        if self._announced:
+            self._desk.send(self._onward, self._announced)
+
+    def work(self) -> None:
+        """Classify what is due."""
+        if self._announced and self._batcher.wait_ns(self._desk.clock()) == 0:
+            for batch in self._batcher.take():
+                self._classify(batch)
+
+    def health(self) -> dict[str, object]:
+        """Return what the supervisor is told."""
+        return {"done": self._done, "batch": self._batch_size, "queued": len(self._batcher)}
+
+    def _classify(self, batch: Batch) -> None:
+        good, failures = self._chain.process_isolated(batch)
+        for parts in encode_failed(self._run_id, failures):
+            self._desk.send(self._onward, parts)
+        if good is not None:
+            stamped = good.stamped("classified", self._desk.clock())
+            self._desk.send(self._onward, encode_batch(self._run_id, stamped))
+        self._done, self._batch_size = self._done + len(batch), len(batch)

@@ -16,11 +16,17 @@ HEALTH_EVERY_NS = 200_000_000
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a process is told at its start: the run, the configuration, who listens where."""
+    """What a process is told at its start: the run, the configuration, who listens where.
+
+    `ring` is the descriptor of the shared memory; None on another host. `again`: an earlier process
+    of this role has died.
+    """
 
     run_id: str
     config: Config
     addresses: dict[str, str]
+    ring: int | None = None
+    again: bool = False
 
 
 class Desk:
@@ -32,8 +38,9 @@ class Desk:
         self.transport, self.role, self.clock = transport, role, clock
         self.link = transport.link("dealer", address, bind=False, identity=role.encode())
         self.finished = False
-        self._gone: set[str] = set()
         self._said: list[tuple[str, dict[str, Any]]] = []
+        self._lost: set[str] = set()
+        self._health: dict[str, Any] = {}
         self._next_health = 0
 
     def configure(self) -> Setup:
@@ -43,21 +50,25 @@ class Desk:
             for what, data in self.commands(timeout_ms=1000):
                 if what == "configure":
                     config = Config.model_validate(data["config"])
-                    return Setup(data["run_id"], config, dict(data["addresses"]))
+                    addresses, ring = dict(data["addresses"]), data["ring"]
+                    return Setup(data["run_id"], config, addresses, ring, bool(data["again"]))
 
     def commands(self, timeout_ms: int = 0) -> list[tuple[str, dict[str, Any]]]:
-        """Return what the supervisor said since the last call."""
+        """Return what the supervisor said since the last call, also while something was sent."""
         self._listen(timeout_ms)
         said, self._said = self._said, []
         return said
 
-    def send(self, link: Link, parts: Sequence[Part], *, to_role: str) -> None:
-        """Send on `link`, waiting for room; give up when `to_role` is gone or the run is over."""
-        while not link.offer(parts):
-            if self.finished or to_role in self._gone:
-                return
+    def send(self, link: Link, parts: Sequence[Part], *, to_role: str = "") -> None:
+        """Send on `link`, waiting for room and, where the peer died, for the next one.
+
+        Who waits is alive, and says so. Given up when the run is over or `to_role` is lost: it has
+        died and is not started again.
+        """
+        while not link.offer(parts) and not self.finished and to_role not in self._lost:
             link.writable(timeout_ms=20)
             self._listen(0)
+            self.health()
 
     def report(self, what: str, **data: Any) -> None:
         """Tell the supervisor."""
@@ -68,21 +79,23 @@ class Desk:
         return self.link.offer(encode(ControlBody(what=what, sender=self.role, data=data)))
 
     def health(self, **data: Any) -> None:
-        """Report how things are, at most every 0.2 s; never waits for it."""
+        """Report how things are (without data: as before), at most every 0.2 s, never waiting."""
+        self._health = data or self._health
         now = self.clock()
         if now >= self._next_health:
             self._next_health = now + HEALTH_EVERY_NS
-            self.offer("health", **data)
+            self.offer("health", **self._health)
 
     def _listen(self, timeout_ms: int) -> None:
-        while self.transport.poll([self.link], timeout_ms):
-            timeout_ms = 0
+        if timeout_ms:
+            self.transport.poll([self.link], timeout_ms)
+        while self.link.waiting:
             received = self.link.receive()
             if received is None or not isinstance(body := received[1].body, ControlBody):
                 continue
-            if body.what == "gone":
-                self._gone.add(str(body.data["role"]))
-            elif body.what == "finish":
+            if body.what == "finish":
                 self.finished = True
+            elif body.what == "lost":
+                self._lost.add(str(body.data["role"]))
             else:
                 self._said.append((body.what, body.data))

@@ -2,10 +2,12 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping
 
-from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.batch import Array, Batch, Failure
 from phasewatch.pipeline.plugin import Source
 from phasewatch.pipeline.transport.links import Wakeup
+from phasewatch.pipeline.transport.ring import Ring
 
 Item = Batch | Failure
 
@@ -13,12 +15,18 @@ Item = Batch | Failure
 class Reader:
     """What the source has given and nobody has taken: at most `limit` items, then it waits.
 
-    `ended` turns true when the source is at its end; `error` is what it raised, if anything.
+    A source that can decode into given memory is lent slots of `ring`; `wait`: it waits for room
+    there, else it uses its own memory. `ended` turns true when the source is at its end; `error` is
+    what it raised, if anything.
     """
 
-    def __init__(self, source: Source, wakeup: Wakeup, *, limit: int) -> None:
+    def __init__(
+        self, source: Source, wakeup: Wakeup, ring: Ring, *, limit: int, wait: bool
+    ) -> None:
         self._source, self.wakeup, self._limit = source, wakeup, limit
+        self._ring, self._wait = ring, wait
         self._items: deque[Item] = deque()
+        self._lent: list[range] = []
         self._room = threading.Condition()
         self._stopping = False
         self.ended = False
@@ -26,15 +34,19 @@ class Reader:
         self._thread = threading.Thread(target=self._read, name="reader", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
-        self._thread.start()
+        """Begin to read; once."""
+        if self._thread.ident is None and not self._stopping:
+            lend: Callable[..., None] | None = getattr(self._source, "lend", None)
+            if lend is not None:
+                lend(self._allocate)
+            self._thread.start()
 
-    def take(self) -> list[Item]:
-        """Return what came since the last call."""
+    def take(self) -> Item | None:
+        """Return the next item, None if there is none yet."""
         with self._room:
-            items, self._items = list(self._items), deque()
+            item = self._items.popleft() if self._items else None
             self._room.notify()
-        return items
+        return item
 
     def stop(self) -> None:
         """Read no further; what was read stays to be taken."""
@@ -54,23 +66,48 @@ class Reader:
         """Whether the source has ended and all it gave was taken."""
         return self.ended and not self._items
 
+    def _allocate(self, n: int) -> Mapping[str, Array] | None:
+        """Lend memory for at most `n` items, arrays (m, ...) by name; None if there is none."""
+        if self._wait:
+            slots = self._ring.wait(n, go_on=lambda: not self._stopping)
+        else:
+            slots = self._ring.acquire(n)
+        if not slots:
+            return None
+        self._lent.append(slots)
+        return {name: a[slots.start : slots.stop] for name, a in self._ring.arrays.items()}
+
     def _read(self) -> None:
         try:
             for item in self._source:
+                self._take_back(item)
                 if item is not None and not self._put(item):
                     break
                 if self._stopping:
                     break
         except BaseException as error:  # handed to the receiver, which reports it
             self.error = error
+        self._take_back(None)
         self.ended = True
         self.wakeup.set()
+
+    def _take_back(self, item: Item | None) -> None:
+        """Free what was lent and is not in `item`: an item that could not be decoded."""
+        used = self._ring.slots_of(item.arrays) if isinstance(item, Batch) else None
+        for lent in self._lent:
+            self._ring.release(slot for slot in lent if used is None or slot not in used)
+        self._lent = []
 
     def _put(self, item: Item) -> bool:
         with self._room:
             self._room.wait_for(lambda: self._stopping or len(self._items) < self._limit)
             if self._stopping:
+                self._give_back(item)
                 return False
             self._items.append(item)
         self.wakeup.set()
         return True
+
+    def _give_back(self, item: Item) -> None:
+        if isinstance(item, Batch):
+            self._ring.release(self._ring.slots_of(item.arrays) or ())

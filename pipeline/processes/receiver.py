@@ -1,43 +1,72 @@
-"""The receiver: owns what comes from the source, numbers it, and hands it to who asks for it."""
+"""The receiver: owns what comes from the source, numbers it, and hands it to who asks for it.
+
+It answers for every item until the sinks have it. One that is started again finds in the ring what
+the earlier one held.
+"""
 
 import hashlib
 import json
-from dataclasses import replace
 
-import numpy as np
-
-from phasewatch.pipeline.batch import Batch, Failure, concatenate
-from phasewatch.pipeline.bodies import AckBody, CreditBody, StopBody
-from phasewatch.pipeline.dispatch import Dispatcher
+from phasewatch.pipeline.batch import Dropped, Failure
+from phasewatch.pipeline.bodies import AckBody, CreditBody, LeaveBody, SlotsBody, StopBody
+from phasewatch.pipeline.custody import Custody, Order
 from phasewatch.pipeline.documents import WHOLE, Loss, RunStart, RunStop
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.ledger import Gaps
 from phasewatch.pipeline.messages import (
+    Part,
+    columns_of,
+    decode,
     encode,
     encode_batch,
     encode_dropped,
     encode_failed,
     encode_start,
 )
-from phasewatch.pipeline.plugin import open_source
+from phasewatch.pipeline.plugin import Source, open_source
 from phasewatch.pipeline.processes.desk import Desk, Setup
+from phasewatch.pipeline.processes.intake import Intake
 from phasewatch.pipeline.processes.reader import Reader
-from phasewatch.pipeline.stage import Conform, isolate
 from phasewatch.pipeline.transport.links import Link, Transport, Wakeup
+from phasewatch.pipeline.transport.ring import Ring, default_slots
 
-LATE = "ring full"
+FRAMES_AT_ONCE = 8  # what the kernels add together
+PATTERNS_AT_ONCE = 64
+BIG = 1 << 16  # bytes of an item that counts as a frame
+READ_AHEAD = 4  # batches of the source
 
 
 def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
     """Run until the supervisor says that the run is over."""
+    if setup.ring is None:
+        raise RuntimeError("a receiver without shared memory")
     source = open_source(setup.config.source.uri, **setup.config.source.options)
-    run = announce(source.start(), setup)
     try:
-        receiver = Receiver(transport, desk, setup, run)
-        reader = Reader(source, transport.wakeup(), limit=4)
+        run, ring = begin(source, setup, setup.ring)
+        receiver = Receiver(transport, desk, setup, run, ring)
+        wait = setup.config.runtime.mode == "lossless"
+        reader = Reader(source, transport.wakeup(), ring, limit=READ_AHEAD, wait=wait)
         receiver.loop(reader)
     finally:
         source.close()
+
+
+def begin(source: Source, setup: Setup, memory: int) -> tuple[RunStart, Ring]:
+    """Start the source, or let it go on with the run in which an earlier receiver died."""
+    if not setup.again or not Ring.laid_out(memory):
+        run = source.start()
+        slots = setup.config.runtime.ring or default_slots(run.items)
+        note = b"".join(_framed(encode_start(run)))
+        return announce(run, setup), Ring.create(memory, run.items, slots=slots, note=note)
+    ring = Ring.attach(memory, writable=True)
+    run = decode(_unframed(ring.note)).run()
+    resume = getattr(source, "resume", None)
+    if resume is not None:
+        resume(run, ring.tally("received"))
+    else:
+        again = source.start()
+        if again.items != run.items:
+            raise PipelineError("the source began again with items of another form")
+    return announce(run, setup), ring
 
 
 def announce(run: RunStart, setup: Setup) -> RunStart:
@@ -54,19 +83,22 @@ def announce(run: RunStart, setup: Setup) -> RunStart:
 class Receiver:
     """The receiver's links and its books."""
 
-    def __init__(self, transport: Transport, desk: Desk, setup: Setup, run: RunStart) -> None:
+    def __init__(
+        self, transport: Transport, desk: Desk, setup: Setup, run: RunStart, ring: Ring
+    ) -> None:
         runtime = setup.config.runtime
-        self._transport, self._desk, self._run = transport, desk, run
-        self._live = runtime.mode == "live"
+        self._transport, self._desk, self._run, self._ring = transport, desk, run, ring
         self._work = transport.link("router", setup.addresses["work"], bind=True)
         self._acks = transport.link("pull", setup.addresses["acks"], bind=True)
         self._tracker = transport.link("push", setup.addresses["tracker"], bind=False)
-        self._dispatcher = Dispatcher(queue=runtime.queue, in_flight=runtime.in_flight)
-        self._gaps, self._conform = Gaps(), Conform(run)
-        self._received = 0
-        self._started: set[bytes] = set()
-        self._stop_reason = WHOLE
-        self._stopped = False
+        item = sum(array[0].nbytes for array in ring.arrays.values())
+        self._custody = Custody(at_once=FRAMES_AT_ONCE if item > BIG else PATTERNS_AT_ONCE)
+        self._intake = Intake(run, ring, self._custody, self._tell, live=runtime.mode == "live")
+        self._patience_ns = int(runtime.resend_s * 1e9)
+        self._workers: dict[bytes, bool] = {}  # whether it is on this host
+        self._stop_reason, self._stop = WHOLE, list[Part]()
+        if setup.again:
+            self._intake.recover()
 
     def loop(self, reader: Reader) -> None:
         """Serve sockets and source until the run is over."""
@@ -85,21 +117,21 @@ class Receiver:
         if self._work in ready:
             self._hear_worker()
         if self._acks in ready:
-            self._hear_tracker()
+            self._hear_sinks()
         self._obey(reader)
-        if self._live or not self._dispatcher.full:
-            for item in reader.take():
-                self._take_in(item)
+        self._intake.place()
+        while self._intake.idle and (item := reader.take()) is not None:
+            self._intake.add(item, self._desk.clock())
+            self._send()
         self._send()
-        if self._live:
-            self._drop(self._dispatcher.overflow())
-        if reader.drained and not self._dispatcher.queued and not self._stopped:
+        if reader.drained and self._intake.idle and not self._custody.unsent and not self._stop:
             self._close_run(reader.error)
         self._desk.health(
-            received=self._received,
-            missed=self._gaps.missed,
-            queued=self._dispatcher.queued,
-            in_flight=self._dispatcher.in_flight,
+            received=self._intake.received,
+            missed=self._intake.gaps.missed,
+            queued=self._custody.unsent,
+            in_flight=self._custody.held - self._custody.unsent,
+            resent=self._custody.resent,
             rejected=self._work.rejected + self._acks.rejected,
         )
 
@@ -110,70 +142,77 @@ class Receiver:
         }
         return {"expected": self._run.expected, "source": self._run.source, "items": items}
 
-    def _take_in(self, item: Batch | Failure) -> None:
-        first = self._received
-        if isinstance(item, Failure):
-            self._gaps.add(np.array([item.id]))
-            self._received += 1
-            self._fail([replace(item, seq=first)])
-            return
-        if len(item) == 0:
-            return
-        self._gaps.add(item.ids)
-        self._received += len(item)
-        numbered = replace(item, seq=np.arange(first, self._received))
-        stamped = numbered.stamped("received", self._desk.clock())
-        good, bad = isolate("source", self._conform, stamped)
-        self._fail(bad)
-        if good is not None:
-            self._dispatcher.offer(good)
-
-    def _fail(self, failures: list[Failure]) -> None:
-        for parts in encode_failed(self._run.run_id, failures):
-            self._desk.send(self._tracker, parts, to_role="tracker")
-
-    def _drop(self, late: list[Batch]) -> None:
-        if late:
-            for parts in encode_dropped(self._run.run_id, concatenate(late), LATE):
-                self._desk.send(self._tracker, parts, to_role="tracker")
+    def _tell(self, endings: list[Failure | Dropped]) -> None:
+        run_id = self._run.run_id
+        for parts in encode_failed(run_id, [e for e in endings if isinstance(e, Failure)]):
+            self._desk.send(self._tracker, parts)
+        for parts in encode_dropped(run_id, [e for e in endings if isinstance(e, Dropped)]):
+            self._desk.send(self._tracker, parts)
 
     def _hear_worker(self) -> None:
         received = self._work.receive()
-        if received is None or not isinstance(body := received[1].body, CreditBody):
+        if received is None:
             return
-        worker = received[0]
-        if worker not in self._started:
-            self._started.add(worker)
-            self._work.send(encode_start(self._run), to=worker)
-        self._dispatcher.credit(worker, body.n)
+        worker, message = received
+        if isinstance(message.body, LeaveBody):
+            self._workers.pop(worker, None)
+            self._custody.lost(worker)
+        elif isinstance(message.body, CreditBody):
+            if worker not in self._workers:
+                self._workers[worker] = message.body.local
+                self._work.offer(encode_start(self._run), to=worker)
+            self._custody.credit(worker, message.body.n)
 
-    def _hear_tracker(self) -> None:
+    def _hear_sinks(self) -> None:
         received = self._acks.receive()
         if received is None or not isinstance(body := received[1].body, AckBody):
             return
-        if body.run_id == self._run.run_id:
-            self._dispatcher.acknowledge(body.seq)
+        if body.run_id == self._run.run_id and body.seq <= self._intake.received:
+            self._intake.acknowledge(body.seq)
+            # Measured from when we hear of the sinks: while they are slow, nothing is overdue.
+            self._custody.overdue(self._desk.clock() - self._patience_ns)
 
     def _obey(self, reader: Reader) -> None:
         for what, data in self._desk.commands():
             if what == "go":
                 reader.start()
+            elif what == "gone":
+                self._forget(str(data["role"]).encode())
+            elif what == "back" and data["role"] in ("classifier", "tracker"):
+                self._say_again(to_tracker=data["role"] == "tracker")
             elif what == "stop":
                 self._stop_reason = str(data["reason"])
                 reader.stop()
-            elif what == "abort" and not self._stopped:
+            elif what == "abort" and not self._stop:
                 self._stop_reason = str(data["reason"])
                 reader.stop()
                 self._tell_end(aborted=True)
 
+    def _forget(self, worker: bytes) -> None:
+        if self._workers.pop(worker, None) is not None:
+            self._custody.lost(worker)
+
+    def _say_again(self, *, to_tracker: bool) -> None:
+        """Send all that may have been lost with a process behind the workers."""
+        self._custody.all_lost()
+        if to_tracker:
+            self._tell(self._custody.endings)
+            if self._stop:
+                self._desk.send(self._tracker, self._stop)
+
     def _send(self) -> None:
-        while (order := self._dispatcher.next()) is not None:
-            worker, batch = order
-            stamped = batch.stamped("sent", self._desk.clock())
-            try:
-                self._work.send(encode_batch(self._run.run_id, stamped), to=worker)
-            except PipelineError:  # it has died; the supervisor sees it and ends the run
-                return
+        while (order := self._custody.next(self._desk.clock())) is not None:
+            if not self._work.offer(self._parts(order), to=order.worker):
+                self._forget(order.worker)  # it has gone
+
+    def _parts(self, order: Order) -> list[Part]:
+        batch = self._intake.fetch(order).stamped("sent", self._desk.clock())
+        if not self._workers.get(order.worker, False):
+            return encode_batch(self._run.run_id, batch)
+        body = SlotsBody(run_id=self._run.run_id, slot=order.slot, n=order.n)
+        columns = columns_of(batch.with_arrays(drop=tuple(batch.arrays)))
+        columns["generation"] = self._ring.generation[order.slot : order.slot + order.n]
+        return encode(body, columns)
 
     def _close_run(self, error: BaseException | None) -> None:
         if error is not None:
@@ -183,8 +222,24 @@ class Receiver:
         self._tell_end(aborted=False)
 
     def _tell_end(self, *, aborted: bool) -> None:
-        self._stopped = True
-        loss = Loss(expected=self._run.expected, received=self._received, missed=self._gaps.missed)
+        intake = self._intake
+        loss = Loss(
+            expected=self._run.expected, received=intake.received, missed=intake.gaps.missed
+        )
         stop = RunStop(run_id=self._run.run_id, reason=self._stop_reason, loss=loss)
-        body = StopBody(stop=stop, aborted=aborted)
-        self._desk.send(self._tracker, encode(body), to_role="tracker")
+        self._stop = encode(StopBody(stop=stop, aborted=aborted))
+        self._desk.send(self._tracker, self._stop)
+
+
+def _framed(parts: list[Part]) -> list[bytes]:
+    """Return `parts` each with its length before it."""
+    return [x for part in parts for x in (len(part).to_bytes(8, "little"), bytes(part))]
+
+
+def _unframed(note: bytes) -> list[bytes]:
+    parts, at = [], 0
+    while at < len(note):
+        length = int.from_bytes(note[at : at + 8], "little")
+        parts.append(note[at + 8 : at + 8 + length])
+        at += 8 + length
+    return parts

@@ -1,43 +1,49 @@
-"""A reducer: asks the receiver for batches, reduces them, passes them on. Stateless."""
+"""A reducer: asks the receiver for items, reduces them, passes them on. Stateless."""
 
-from phasewatch.pipeline.bodies import BatchBody, CreditBody, StartBody
 from phasewatch.pipeline.build import reduce_stages
 from phasewatch.pipeline.chain import Chain
-from phasewatch.pipeline.messages import encode, encode_batch, encode_failed, encode_start
+from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.messages import Part, encode_batch, encode_failed, encode_start
+from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import Desk, Setup
+from phasewatch.pipeline.processes.orders import Loan, Orders
 from phasewatch.pipeline.transport.links import Transport
 
 
 def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
-    """Run until the supervisor says that the run is over."""
-    work = transport.link(
-        "dealer", setup.addresses["work"], bind=False, identity=desk.role.encode()
-    )
+    """Run until the supervisor says that the run is over, or nothing is left after leaving."""
+    orders = Orders(transport, desk, setup, ahead=setup.config.runtime.credits)
     onward = transport.link("push", setup.addresses["reduced"], bind=False, hwm=4)
-    next_role = "classifier" if setup.config.classifier else "tracker"
-    chain, done = Chain(()), 0
-    work.send(encode(CreditBody(n=0)))  # makes us known: the receiver answers with the start
+    agreement, chain, done, stale, batch_size = Agreement(), Chain(()), 0, 0, 0
+    announced: list[Part] = []
     while not desk.finished:
-        ready = transport.poll([work, desk.link], timeout_ms=100)
-        if desk.link in ready:
-            desk.commands()
-        received = work.receive() if work in ready else None
-        if received is not None:
-            message = received[1]
-            if isinstance(message.body, StartBody):
-                run = message.run()
-                chain = Chain(reduce_stages(setup.config, run))
-                desk.send(onward, encode_start(chain.start(run)), to_role=next_role)
-                chain.warm_up(run)
-                desk.report("ready")
-                work.send(encode(CreditBody(n=setup.config.runtime.credits)))
-            elif isinstance(message.body, BatchBody):
-                batch, failures = chain.process_isolated(message.batch())
+        ready = transport.poll([orders.link, desk.link], timeout_ms=100)
+        for what, data in desk.commands():
+            if what == "back" and data["role"] == "receiver":
+                orders.begin_again()
+            elif what == "back" and announced:  # who is new has not heard of the run
+                desk.send(onward, announced)
+            elif what == "leave":
+                orders.leave()
+        taken = orders.take() if orders.link in ready else None
+        if isinstance(taken, RunStart) and agreement.is_new(taken):
+            chain = Chain(reduce_stages(setup.config, taken))
+            announced = encode_start(chain.start(taken))
+            desk.send(onward, announced)
+            chain.warm_up(taken)
+            desk.report("ready")
+            orders.ready()
+        elif isinstance(taken, Loan):
+            batch, failures = chain.process_isolated(taken.batch)
+            if taken.intact:
                 for parts in encode_failed(setup.run_id, failures):
-                    desk.send(onward, parts, to_role=next_role)
+                    desk.send(onward, parts)
                 if batch is not None:
                     stamped = batch.stamped("reduced", desk.clock())
-                    desk.send(onward, encode_batch(setup.run_id, stamped), to_role=next_role)
-                done += message.body.n
-                work.send(encode(CreditBody(n=1)))
-        desk.health(done=done, rejected=work.rejected)
+                    desk.send(onward, encode_batch(setup.run_id, stamped))
+            else:
+                stale += len(taken.batch)
+            batch_size = len(taken.batch)
+            done += batch_size
+            orders.ask(1)
+        desk.health(done=done, stale=stale, batch=batch_size, rejected=orders.link.rejected)

@@ -1,11 +1,19 @@
-"""The supervisor: starts the processes of a run, listens to them, and says when it is over."""
+"""The supervisor: starts the processes of a run, listens to them, and says when it is over.
 
+A process that dies is started again, within bounds, and the others are told: ``gone``, and ``back``
+when the new one has come. One that never was ready, and the sinks, which are all that is kept of a
+run, end it instead.
+"""
+
+import os
 import tempfile
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+import structlog
 
 from phasewatch.pipeline.bodies import ControlBody
 from phasewatch.pipeline.build import settled
@@ -15,11 +23,16 @@ from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import encode
 from phasewatch.pipeline.processes.children import Children
 from phasewatch.pipeline.processes.desk import Clock
+from phasewatch.pipeline.restarts import Restarts
 from phasewatch.pipeline.transport.links import Link, Transport
+from phasewatch.pipeline.transport.ring import new_memory
+
+log = structlog.get_logger(__name__)
 
 ABORT_NS = 10_000_000_000
 MAX_EVENTS = 1000  # kept for `phasewatch status`
 GRACE_S, GRACE_AFTER_ERROR_S = 5.0, 0.5
+STUCK_NS = 60_000_000_000  # without a word; compiling for a new kind of frame took 12 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,8 @@ class View:
     heard_ns: dict[str, int] = field(default_factory=dict)
     items: dict[str, str] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    restarts: dict[str, int] = field(default_factory=dict)
+    last_error: dict[str, str] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     n_events: int = 0
     stopping: str = ""
@@ -74,9 +89,9 @@ def supervise(
 ) -> Outcome:
     """Run `config` as processes to its end; return how it ended.
 
-    `on_update` is called after each message and at least every 0.1 s; `on_start` once, with the
-    process ids by role. Where the chain could not go on, the outcome has an error; what was written
-    before stays.
+    `on_update` is called after each message and at least every 0.1 s; `on_start` with the process
+    ids by role, at the start and whenever one has changed. Where the chain could not go on, the
+    outcome has an error; what was written before stays.
     """
     config = settled(config)
     with (
@@ -85,29 +100,42 @@ def supervise(
     ):
         hub = transport.link("router", f"ipc://{folder}/hub", bind=True)
         control = transport.link("router", config.runtime.control, bind=True)
-        supervisor = Supervisor(config, transport, hub, control, clock)
+        ring = new_memory()
         grace_s = GRACE_AFTER_ERROR_S
-        children = Children(roles(config), hub.address)
-        on_start(children.pids)
         try:
-            outcome = supervisor.loop(children, addresses(config, folder), on_update)
-            grace_s = GRACE_S if outcome.error is None else GRACE_AFTER_ERROR_S
-            return outcome
+            children = Children(roles(config), hub.address, ring)
+            supervisor = Supervisor(config, transport, hub, control, clock, children, ring)
+            on_start(children.pids)
+            try:
+                outcome = supervisor.loop(addresses(config, folder), on_update, on_start)
+                grace_s = GRACE_S if outcome.error is None else GRACE_AFTER_ERROR_S
+                return outcome
+            finally:
+                supervisor.tell_all("finish")
+                children.end(grace_s=grace_s)
         finally:
-            supervisor.tell_all("finish")
-            children.end(grace_s=grace_s)
+            os.close(ring)
 
 
 class Supervisor:
     """The state of one supervised run."""
 
     def __init__(
-        self, config: Config, transport: Transport, hub: Link, control: Link, clock: Clock
+        self,
+        config: Config,
+        transport: Transport,
+        hub: Link,
+        control: Link,
+        clock: Clock,
+        children: Children,
+        ring: int,
     ) -> None:
         self._config, self._transport, self._clock = config, transport, clock
-        self._hub, self._control = hub, control
+        self._hub, self._control, self._children, self._ring = hub, control, children, ring
+        self._restarts = Restarts(config.runtime.restarts)
         self.view = View(run_id=uuid.uuid4().hex, control=control.address)
         self._present: set[str] = set()
+        self._alive = set(roles(config))  # as far as is known
         self._not_ready = set(roles(config)) - {"receiver"}
         self._stop: RunStop | None = None
         self._written = False
@@ -117,18 +145,23 @@ class Supervisor:
         self._interrupted = False
 
     def loop(
-        self, children: Children, where: dict[str, str], on_update: Callable[[View], None]
+        self,
+        where: dict[str, str],
+        on_update: Callable[[View], None],
+        on_start: Callable[[dict[str, int]], None],
     ) -> Outcome:
         """Listen until the run is over."""
         self._where = where
         while not self._over():
             try:
                 ready = self._transport.poll([self._hub, self._control], timeout_ms=100)
-                if self._hub in ready:
-                    self._hear()
                 if self._control in ready:
                     self._answer()
-                self._check(children)
+                while self._hub.waiting:  # all, before anyone is thought to hang
+                    self._hear()
+                self._check()
+                if self._start_again():
+                    on_start(self._children.pids)
                 on_update(self.view)
             except KeyboardInterrupt:
                 if self._interrupted or "receiver" not in self._present:
@@ -167,22 +200,15 @@ class Supervisor:
         role, data = received[0].decode(errors="replace"), body.data
         self.view.heard_ns[role] = self._clock()
         if body.what == "hello":
-            self._present.add(role)
-            self._tell(
-                role,
-                "configure",
-                run_id=self.view.run_id,
-                config=self._config.model_dump(mode="json"),
-                addresses=self._where,
-            )
+            self._welcome(role)
         elif body.what == "health":
             self.view.health[role] = data
         elif body.what == "ready":
             self._not_ready.discard(role)
             self.view.classes = tuple(data.get("classes", self.view.classes))
-            if not self._not_ready:
-                self._tell("receiver", "go")
+            self._go()
         elif body.what == "started":
+            self._go()
             self.view.expected, self.view.source = data["expected"], data["source"]
             self.view.items = dict(data["items"])
         elif body.what == "event":
@@ -190,27 +216,82 @@ class Supervisor:
             del self.view.events[:-MAX_EVENTS]
             self.view.n_events += 1
         elif body.what == "tracked":
-            self._stop = RunStop.model_validate(data["stop"], strict=False)
+            self._stop = self._stop or RunStop.model_validate(data["stop"], strict=False)
             self._written |= not data["begun"]
         elif body.what == "written":
+            self._stop = RunStop.model_validate(data["stop"], strict=False)
             self._written = self.view.written = True
         elif body.what == "broken":
             self._error, self._draining = self._error or str(data["reason"]), True
         elif body.what == "error":
-            self._fail(str(data["text"]))
+            self.view.last_error[role] = str(data["text"])
+            if not self._lasting(role) or data.get("final"):
+                self._fail(str(data["text"]))
 
-    def _check(self, children: Children) -> None:
-        """Note who has ended, tell the others, and fail where nobody was to end yet."""
-        codes = children.ended()
-        for role in [role for role in codes if role in self._present]:
+    def _welcome(self, role: str) -> None:
+        self._present.add(role)
+        again = self.view.restarts.get(role, 0) > 0
+        self._tell(
+            role,
+            "configure",
+            run_id=self.view.run_id,
+            config=self._config.model_dump(mode="json"),
+            addresses=self._where,
+            ring=self._ring,
+            again=again,
+        )
+        if again:
+            for other in sorted(self._present - {role}):
+                self._tell(other, "back", role=role)
+
+    def _go(self) -> None:
+        if not self._not_ready:
+            self._tell("receiver", "go")
+
+    def _lasting(self, role: str) -> bool:
+        """Tell whether `role` is started again when it ends; not if it never began."""
+        return role != "sink" and role not in self._not_ready and bool(self.view.source)
+
+    def _check(self) -> None:
+        """Note who has ended or hangs, tell the others; start it again or fail."""
+        now = self._clock()
+        for role, heard in self.view.heard_ns.items():
+            if role in self._present and now - heard > STUCK_NS and self._lasting(role):
+                self.view.last_error[role] = f"said nothing for {STUCK_NS // 10**9} s"
+                self._children.kill(role)
+        codes = {r: c for r, c in self._children.ended().items() if r in self._alive}
+        for role in codes:
             self._present.discard(role)
+            self._alive.discard(role)
+            lasting = self._lasting(role) and not self._error
             for other in sorted(self._present):
-                self._tell(other, "gone", role=role)
-            if codes[role] != 0:
-                self._fail(f"{role} ended unexpectedly (exit code {codes[role]})")
-        never = codes.keys() - self.view.heard_ns.keys()
-        if never:
-            self._fail(f"{sorted(never)[0]} did not start")
+                self._tell(other, "gone" if lasting else "lost", role=role)
+            if codes[role] == 0:
+                continue
+            text = f"{role} ended unexpectedly (exit code {codes[role]})"
+            if role not in self.view.heard_ns:
+                self._fail(f"{role} did not start")
+            elif not lasting:
+                self._fail(text)
+            elif not self._restarts.died(role, now):
+                why = self.view.last_error.get(role, f"exit code {codes[role]}")
+                limit = self._config.runtime.restarts
+                again = f"more than {limit} times in a minute ([runtime] restarts)"
+                self._fail(f"{role} ended {again}: {why}" if limit else text)
+            else:
+                self.view.last_error.setdefault(role, text)
+                self._children.forget(role)
+
+    def _start_again(self) -> bool:
+        """Start who is due; tell whether there was one."""
+        due = self._restarts.due(self._clock())
+        for role in due:
+            self.view.restarts[role] = self.view.restarts.get(role, 0) + 1
+            self.view.heard_ns[role] = self._clock()
+            log.warning("started again", role=role, why=self.view.last_error.get(role))
+            self._children.start(role)
+            self._alive.add(role)
+        return bool(due)
 
     def _fail(self, error: str) -> None:
         if self._error and not self._draining:
@@ -247,7 +328,12 @@ def status(view: View, now_ns: int) -> dict[str, Any]:
         "source": view.source,
         "expected": view.expected,
         "processes": {
-            role: {"age_s": round((now_ns - heard) / 1e9, 3), **view.health.get(role, {})}
+            role: {
+                "age_s": round((now_ns - heard) / 1e9, 3),
+                "restarts": view.restarts.get(role, 0),
+                "error": view.last_error.get(role, ""),
+                **view.health.get(role, {}),
+            }
             for role, heard in view.heard_ns.items()
         },
         "events": [event.model_dump(mode="json") for event in view.events],

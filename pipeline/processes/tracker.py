@@ -1,24 +1,33 @@
-"""The tracker process: restores the order, follows the transition, keeps the loss table."""
+"""The tracker process: restores the order, follows the transition, keeps the loss table.
 
-from phasewatch.pipeline.batch import Batch, Failure
+All it gives out are reports: each has what ended, in order of seq, up to a position, and what the
+tracker remembers there. The sinks keep the last memory, so a tracker that is started again goes on
+from exactly what they have; what came after, the receiver sends again, and the fold over it is the
+same to the last bit.
+"""
+
+import numpy as np
+
+from phasewatch.pipeline.batch import Batch, Dropped, Failure
 from phasewatch.pipeline.bodies import (
-    AckBody,
     BatchBody,
+    CreditBody,
     DroppedBody,
-    EventBody,
     FailedBody,
+    ReportBody,
+    ResumeBody,
     StartBody,
     StopBody,
 )
-from phasewatch.pipeline.documents import WHOLE, Event, Loss, RunStart, RunStop
-from phasewatch.pipeline.latency import Latency
+from phasewatch.pipeline.documents import WHOLE, Loss, RunStart, RunStop
 from phasewatch.pipeline.ledger import Ledger
+from phasewatch.pipeline.memory import Memory, dump, load
 from phasewatch.pipeline.messages import (
+    ERROR_LENGTH,
     Message,
     Part,
+    columns_of,
     encode,
-    encode_batch,
-    encode_failed,
     encode_start,
 )
 from phasewatch.pipeline.processes.agreement import Agreement
@@ -29,7 +38,7 @@ from phasewatch.pipeline.stages.track import Track
 from phasewatch.pipeline.transport.links import Transport
 
 LIVE_WINDOW = 65536  # items
-MAX_EVENTS = 1000  # in the stop of a run; every one goes to the sinks as it happens
+DRAIN = 64  # messages read before the tracker looks what it can do
 
 
 def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
@@ -37,43 +46,57 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
     inbox = transport.link("pull", setup.addresses["tracker"], bind=True, hwm=64)
     tracker = TrackerProcess(transport, desk, setup)
     while not desk.finished:
-        ready = transport.poll([inbox, desk.link], timeout_ms=100)
+        ready = transport.poll([inbox, tracker.results, desk.link], timeout_ms=100)
         for what, data in desk.commands():
             if what == "abort":
                 tracker.abort(str(data["reason"]), int(data["received"]), int(data["missed"]))
-        received = inbox.receive() if inbox in ready else None
-        if received is not None:
-            tracker.hear(received[1])
+        if tracker.results in ready:
+            received = tracker.results.receive()
+            if received is not None:
+                tracker.resume(received[1])
+        for _ in range(DRAIN if inbox in ready else 0):
+            received = inbox.receive()
+            if received is not None:
+                tracker.hear(received[1])
+            if not inbox.waiting:
+                break
         tracker.advance()
         desk.health(**tracker.health(), rejected=inbox.rejected)
 
 
 class TrackerProcess:
-    """The books of one run, and the links that tell of them."""
+    """The books of one run, and the link that tells of them."""
 
     def __init__(self, transport: Transport, desk: Desk, setup: Setup) -> None:
         runtime = setup.config.runtime
         self._desk, self._run_id = desk, setup.run_id
         self._limit, self._too_many = runtime.failures_in_a_row, False
-        self._acks = transport.link("push", setup.addresses["acks"], bind=False)
-        self._results = transport.link("push", setup.addresses["results"], bind=False, hwm=8)
-        # Lossless, the receiver bounds what is under way, and whoever holds an item delivers it or
-        # ends the run by dying; live, nothing is waited for longer than it is worth.
+        self.results = transport.link("dealer", setup.addresses["results"], bind=False, hwm=8)
+        # Lossless, the receiver bounds what is under way and sends again what does not come; live,
+        # nothing is waited for longer than it is worth.
         live = runtime.mode == "live"
         self._reorder = Reorder(
             window=LIVE_WINDOW if live else None,
             max_age_ns=int(runtime.reorder_wait_s * 1e9) if live else None,
         )
         self._track = Track(**setup.config.track.model_dump()) if setup.config.classifier else None
-        self._agreement, self._ledger, self._latency = Agreement(), Ledger(), Latency()
+        self._agreement, self._ledger = Agreement(), Ledger()
         self._run: RunStart | None = None
-        self._early: list[Failure] = []
-        self._events: list[Event] = []
+        self._resumed: tuple[int, bytes] | None = None if setup.again else (0, b"")
         self._end: RunStop | None = None
-        self._told = False
-        self._acknowledged = 0
-        self._first_ns = self._last_ns = 0
+        self._aborted = self._told = False
         self._phase: tuple[int, float] | None = None
+        if setup.again:
+            desk.send(self.results, encode(CreditBody(n=0)))  # asks the sinks where to go on
+
+    def resume(self, message: Message) -> None:
+        """Take what the sinks say they have, and what was remembered then."""
+        body = message.body
+        if self._resumed is None and isinstance(body, ResumeBody) and body.run_id == self._run_id:
+            state = message.arrays.get("state", np.empty(0, np.uint8))
+            self._resumed = body.position, state.tobytes()
+            self._reorder.skip(body.position)
+            self._begin()
 
     def hear(self, message: Message) -> None:
         """Take one message of this run in; after the end of the run there is none."""
@@ -81,18 +104,18 @@ class TrackerProcess:
         if self._told:
             return
         if isinstance(body, StartBody) and body.run.run_id == self._run_id:
-            self._begin(message.run())
+            run = message.run()
+            if self._agreement.is_new(run):
+                self._run = run
+                self._begin()
         elif isinstance(body, StopBody) and body.stop.run_id == self._run_id:
             self._end = self._end or body.stop
             if body.aborted:
                 self._abort(body.stop)
         elif isinstance(body, FailedBody) and body.run_id == self._run_id:
-            failures = body.failures()
-            fresh = set(self._reorder.pass_over((f.seq for f in failures), failed=True))
-            self._fail([f for f in failures if f.seq in fresh])
+            self._reorder.end_items(body.failures())
         elif isinstance(body, DroppedBody) and body.run_id == self._run_id:
-            fresh = set(self._reorder.pass_over((seq for seq, _ in body.items), failed=False))
-            self._drop(body, fresh)
+            self._reorder.end_items(Dropped(seq, i, body.reason) for seq, i in body.items)
         elif isinstance(body, BatchBody) and body.run_id == self._run_id:
             self._reorder.add(message.batch())
 
@@ -103,108 +126,97 @@ class TrackerProcess:
             self._abort(RunStop(run_id=self._run_id, reason=reason, loss=loss))
 
     def advance(self) -> None:
-        """Process what is in order; end the run when all of it has ended."""
-        batch, given_up = self._reorder.release(self._desk.clock())
-        self._process(batch)
-        text = "did not come within [runtime] reorder_wait_s"
-        self._fail([Failure(seq, -1, "reorder", text) for seq in given_up])
-        if self._reorder.failed_in_a_row > self._limit and not self._too_many:
+        """Report what has ended in order; end the run when all of it has."""
+        if self._resumed is None or not (self._begun or self._aborted):
+            return
+        while self._release():
+            continue
+        if self._reorder.longest_row > self._limit and not self._too_many:
             self._too_many = True
             text = f"more than {self._limit} items in a row failed ([runtime] failures_in_a_row)"
-            self._desk.report("error", text=text)
-        if self._end is None or self._run is None or self._told:
-            return
-        if self._ledger.ended == self._end.loss.received:
+            self._desk.report("error", text=text, final=True)
+        if self._end is not None and self._ledger.ended == self._end.loss.received:
             self._tell_end(self._end)
 
     def health(self) -> dict[str, object]:
         """Return what the progress line shows."""
-        total = self._latency.total
         health: dict[str, object] = {
             "classified": self._ledger.classified,
             "failed": self._ledger.failed,
             "dropped": sum(self._ledger.dropped.values()),
-            "rate_hz": self._rate(),
+            "dropped_by_reason": dict(self._ledger.dropped),
+            "twice": self._reorder.ignored,
+            "queued": len(self._reorder),
         }
-        if self._ledger.classified:
-            health |= {"p50_ms": total.quantile_ms(0.5), "p99_ms": total.quantile_ms(0.99)}
         if self._track is not None and self._phase is not None:
             zones = [zone.model_dump() for zone in self._track.zones]
             health |= {"phase": self._phase[0], "posterior": self._phase[1], "zones": zones}
             health |= {"confidence": self._track.confidence}
         return health
 
-    def _begin(self, run: RunStart) -> None:
-        if not self._agreement.is_new(run):
-            return
-        self._run = self._track.start(run) if self._track is not None else run
-        self._to_sink(encode_start(self._run))
-        self._desk.report("ready", classes=self._run.classes)
-        self._tell_failures(self._early)
-        self._early = []
+    @property
+    def _begun(self) -> bool:
+        return self._run is not None and self._resumed is not None
 
-    def _fail(self, failures: list[Failure]) -> None:
+    def _begin(self) -> None:
+        if self._run is None or self._resumed is None:
+            return
+        run = self._track.start(self._run) if self._track is not None else self._run
+        if self._resumed[1]:
+            memory = load(self._resumed[1])
+            self._ledger = memory.ledger
+            self._reorder.row, self._reorder.longest_row = memory.row, memory.longest_row
+            if self._track is not None and memory.fold is not None:
+                self._track.state = memory.fold
+        self._to_sinks(encode_start(run))
+        self._desk.report("ready", classes=run.classes)
+
+    def _release(self) -> bool:
+        batch, endings = self._reorder.release(self._desk.clock())
+        if batch is None and not endings:
+            return False
+        failures = [e for e in endings if isinstance(e, Failure)]
+        dropped = [e for e in endings if isinstance(e, Dropped)]
+        if batch is not None and self._track is not None and self._begun:
+            batch, bad = isolate("track", self._track.process, batch)
+            failures += bad
+        if batch is not None:
+            batch = batch.stamped("tracked", self._desk.clock())
+            self._ledger.classify(len(batch))
         self._ledger.fail(failures)
-        self._tell_failures(failures)
+        for one in dropped:
+            self._ledger.drop(1, one.reason)
+        if self._begun:
+            self._report(batch, failures, dropped)
+        return True
 
-    def _tell_failures(self, failures: list[Failure]) -> None:
-        if self._run is None:
-            self._early += failures
-            return
-        for parts in encode_failed(self._run_id, failures):
-            self._to_sink(parts)
-
-    def _drop(self, body: DroppedBody, fresh: set[int]) -> None:
-        self._ledger.drop(len(fresh), body.reason)
-        items = tuple(item for item in body.items if item[0] in fresh)
-        if items:
-            self._to_sink(encode(body.model_copy(update={"items": items})))
-
-    def _process(self, batch: Batch | None) -> None:
-        good = batch
-        if batch is not None and self._track is not None:
-            good, bad = isolate("track", self._track.process, batch)
-            self._fail(bad)
-        if good is not None:
-            self._finish_items(good)
-        if self._acknowledged < self._reorder.next_seq:
-            self._acknowledge(self._reorder.next_seq)
-
-    def _acknowledge(self, seq: int) -> None:
-        # Never waits: the receiver may be waiting for us. What was not sent now, the next one says.
-        if self._acks.offer(encode(AckBody(run_id=self._run_id, seq=seq))):
-            self._acknowledged = seq
-
-    def _finish_items(self, batch: Batch) -> None:
-        now = self._desk.clock()
-        batch = batch.stamped("tracked", now)
-        self._first_ns = self._first_ns or int(batch.stamps["received"][0])
-        self._last_ns = now
-        self._latency.add(batch)
-        self._ledger.classify(len(batch))
-        self._to_sink(encode_batch(self._run_id, batch))
-        if self._track is None:
-            return
-        phase = int(batch.arrays["phase"][-1])
-        self._phase = phase, float(batch.arrays["posterior"][-1].max())
-        for event in self._track.take_events():
-            if len(self._events) < MAX_EVENTS:
-                self._events.append(event)
-            self._to_sink(encode(EventBody(run_id=self._run_id, event=event)))
-            self._desk.offer("event", event=event.model_dump(mode="json"))
-
-    def _rate(self) -> float:
-        elapsed = self._last_ns - self._first_ns
-        return self._ledger.classified / elapsed * 1e9 if elapsed > 0 else 0.0
+    def _report(self, batch: Batch | None, failures: list[Failure], dropped: list[Dropped]) -> None:
+        track = self._track
+        if track is not None and batch is not None:
+            phase = int(batch.arrays["phase"][-1])
+            self._phase = phase, float(batch.arrays["posterior"][-1].max())
+        fold = None if track is None else track.state
+        rows = self._reorder.row, self._reorder.longest_row
+        state = dump(Memory(self._ledger, *rows, fold))
+        body = ReportBody(
+            run_id=self._run_id,
+            position=self._reorder.next_seq,
+            n=0 if batch is None else len(batch),
+            failed=tuple((f.seq, f.id, f.stage[:64], f.error[:ERROR_LENGTH]) for f in failures),
+            dropped=tuple((d.seq, d.id, d.reason) for d in dropped),
+            events=tuple(track.take_events()) if track is not None else (),
+        )
+        columns = {} if batch is None else columns_of(batch)
+        columns["state"] = np.frombuffer(state, np.uint8)
+        self._to_sinks(encode(body, columns))
 
     def _abort(self, end: RunStop) -> None:
-        batch, missing = self._reorder.finish(end.loss.received)
-        self._process(batch)
-        self._fail([Failure(seq, -1, "run", end.reason) for seq in missing])
-        self._tell_end(end)
+        self._aborted, self._end = True, end
+        self._reorder.give_up(end.loss.received, end.reason)
+        self.advance()
 
     def _tell_end(self, end: RunStop) -> None:
-        self._told, begun = True, self._run is not None
+        self._told, begun = True, self._begun
         track = self._track if begun else None
         loss = self._ledger.loss(
             received=end.loss.received,
@@ -218,14 +230,11 @@ class TrackerProcess:
             loss=loss,
             confidence=track.confidence if track else None,
             zones=track.zones if track else (),
-            events=tuple(self._events),
             failures=self._ledger.failures,
-            latency_ms=self._latency.summary(),
-            rate_hz=round(self._rate(), 3),
         )
         if begun:
-            self._to_sink(encode(StopBody(stop=stop)))
+            self._to_sinks(encode(StopBody(stop=stop)))
         self._desk.report("tracked", stop=stop.model_dump(mode="json"), begun=begun)
 
-    def _to_sink(self, parts: list[Part]) -> None:
-        self._desk.send(self._results, parts, to_role="sink")
+    def _to_sinks(self, parts: list[Part]) -> None:
+        self._desk.send(self.results, parts, to_role="sink")

@@ -57,6 +57,11 @@ class Link:
         """Wait until `offer` would succeed, at most `timeout_ms`; tell whether it would."""
         return bool(self.socket.poll(timeout_ms, zmq.POLLOUT))
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a message can be received without waiting."""
+        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
     def receive(self) -> tuple[bytes, Message] | None:
         """Return (sender, message), sender being empty but on a router; None if it is not ours.
 
@@ -156,6 +161,7 @@ class Transport:
         socket.setsockopt(zmq.MAXMSGSIZE, LIMITS.array_bytes)
         if kind == "router":
             socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # who is started again has the same name
         if kind == "xpub":
             socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # of every subscriber, not of the first only
         if identity is not None:

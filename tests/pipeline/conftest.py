@@ -7,15 +7,19 @@ import pytest
 
 MODULE = '''
 import json
+import os
 import numpy as np
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, RunStart
 
 
 def open_source(
-    target, *, endless: bool = False, bad="", t_acq=False, announce=True, size: int = 1
+    target, *, endless: bool = False, bad="", t_acq=False, announce=True, size: int = 1,
+    stream: bool = False
 ):
-    return Ramp(int(target), endless, json.loads(bad or "{}"), t_acq, announce, size)
+    return (Stream if stream else Ramp)(
+        int(target), endless, json.loads(bad or "{}"), t_acq, announce, size
+    )
 
 
 class Ramp:
@@ -25,7 +29,7 @@ class Ramp:
         self.n, self.endless, self.t_acq, self.size = n, endless, t_acq, size
         self.announce = announce and not endless
         self.bad = {int(k): v for k, v in bad.items()}
-        self.open = True
+        self.open, self.first = True, 0
 
     def start(self):
         return RunStart(
@@ -39,7 +43,7 @@ class Ramp:
 
     def __iter__(self):
         axis = np.linspace(5.0, 20.0, 64)
-        i = 0
+        i = self.first
         while self.open and (self.endless or i < self.n):
             kind = self.bad.get(i)
             if kind == "unreadable":
@@ -63,8 +67,24 @@ class Ramp:
                 yield Batch(ids[:0], ids[:0], None, {"intensity": y[:0]})
             i += self.size
 
+    def resume(self, run, n):
+        self.first = n
+
     def close(self):
         self.open = False
+
+
+class Stream(Ramp):
+    """As from a detector: who comes again has missed what came meanwhile."""
+
+    resume = None
+
+    def start(self):
+        with open(os.environ["RAMP_STARTS"], "a+") as file:
+            file.seek(0)
+            self.first = 100_000 * len(file.read())
+            file.write("x")
+        return super().start()
 
 
 def open_sink(*, path, fail_at=-1):
@@ -137,4 +157,5 @@ def thirdparty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    monkeypatch.setenv("RAMP_STARTS", str(tmp_path / "starts"))
     return site

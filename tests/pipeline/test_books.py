@@ -1,7 +1,5 @@
 """Loss table, gaps in ids, dispatching, batching, latency."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,10 +7,12 @@ from hypothesis import strategies as st
 
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.batcher import Batcher
-from phasewatch.pipeline.dispatch import Dispatcher
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.latency import Histogram, Latency
 from phasewatch.pipeline.ledger import Gaps, Ledger
+from phasewatch.pipeline.memory import Memory, dump, load
+from phasewatch.pipeline.restarts import Restarts
+from phasewatch.pipeline.tracker import Prediction, Rules, initial, step
 
 
 def items(first: int, n: int) -> Batch:
@@ -110,45 +110,6 @@ def test_old_gaps_are_forgotten_not_hoarded() -> None:
     assert (gaps.missed, gaps.repeated) == (2, 1)
 
 
-@given(st.data())
-def test_every_batch_goes_once_to_one_that_asked(data: st.DataObject) -> None:
-    n = data.draw(st.integers(1, 20))
-    limit = data.draw(st.integers(1, 4))
-    dispatcher = Dispatcher(queue=3, in_flight=limit)
-    asked, got, next_in, acknowledged = Counter[bytes](), [], 0, 0
-    while len(got) < n:
-        action = data.draw(st.sampled_from(["offer", "credit", "ack"]))
-        if action == "offer" and next_in < n and not dispatcher.full:
-            dispatcher.offer(items(2 * next_in, 2))
-            next_in += 1
-        elif action == "ack" and acknowledged < len(got):
-            acknowledged += 1
-            dispatcher.acknowledge(2 * acknowledged)
-        elif not (next_in < n and dispatcher.queued == 0):
-            dispatcher.credit(worker := data.draw(st.sampled_from([b"a", b"b"])), 1)
-            asked[worker] += 1
-            dispatcher.acknowledge(2 * len(got))
-            acknowledged = len(got)
-        while (order := dispatcher.next()) is not None:
-            asked[order[0]] -= 1
-            got.append(int(order[1].seq[0]))
-            assert dispatcher.in_flight <= limit
-        assert min(asked.values(), default=0) >= 0
-    assert got == [2 * i for i in range(n)]
-
-
-def test_overflow_takes_the_oldest() -> None:
-    dispatcher = Dispatcher(queue=2, in_flight=9)
-    for i in range(4):
-        dispatcher.offer(items(i, 1))
-    assert [int(b.seq[0]) for b in dispatcher.overflow()] == [0, 1]
-    assert dispatcher.overflow() == []
-    dispatcher.credit(b"a", 1)
-    order = dispatcher.next()
-    assert order is not None
-    assert order[1].seq.tolist() == [2]
-
-
 def test_a_batcher_is_due_by_size_or_by_age() -> None:
     batcher = Batcher(max_items=4, max_wait_ns=100)
     assert batcher.wait_ns(0) is None
@@ -187,15 +148,47 @@ def test_latency_is_broken_down_by_step_and_survives_a_clock_that_jumps() -> Non
     assert Latency().summary() == {}
 
 
-def test_no_more_is_under_way_than_was_acknowledged() -> None:
-    dispatcher = Dispatcher(queue=9, in_flight=2)
-    for i in range(5):
-        dispatcher.offer(items(2 * i, 2))
-    dispatcher.credit(b"a", 5)
-    assert dispatcher.next() and dispatcher.next()  # noqa: PT018
-    assert dispatcher.next() is None
-    dispatcher.acknowledge(1)
-    assert dispatcher.next() is None
-    dispatcher.acknowledge(2)
-    assert dispatcher.next() is not None
-    assert dispatcher.next() is None
+def test_another_goes_on_counting_gaps() -> None:
+    gaps = Gaps()
+    gaps.add(np.array([3, 5]))
+    after = Gaps(missed=gaps.missed, last=gaps.last)
+    after.add(np.array([6, 9]))
+    assert (after.missed, after.last) == (3, 9)
+
+
+def test_a_tracker_s_memory_is_the_same_to_the_last_bit() -> None:
+    ledger = Ledger()
+    ledger.classify(7)
+    ledger.fail([*failures(3), Failure(9, 9, "other", "bad")])
+    ledger.drop(2, "ring full")
+    rules = Rules(n_classes=3)
+    fold = initial(rules)
+    rng = np.random.default_rng(1)
+    for seq in range(20):
+        p = rng.dirichlet([1, 1, 1]).astype(np.float32)
+        fold, _ = step(rules, fold, Prediction(seq, seq, None, p, rng.uniform(0, 2)))
+    back = load(dump(Memory(ledger, 3, 5, fold)))
+    assert back.fold == fold
+    assert (back.row, back.longest_row) == (3, 5)
+    assert back.ledger.failures == ledger.failures
+    assert back.ledger.ended == ledger.ended == 13
+    back.ledger.fail(failures(1))
+    assert [k.n for k in back.ledger.failures] == [4, 1]
+    assert load(dump(Memory(Ledger()))).fold is None
+
+
+def test_who_died_is_started_again_later_each_time_and_not_for_ever() -> None:
+    restarts, second = Restarts(3), 10**9
+    assert restarts.died("a", 0)
+    assert restarts.due(0) == ["a"]
+    assert restarts.due(0) == []
+    assert restarts.died("a", 0)
+    assert restarts.due(second // 10 - 1) == []
+    assert restarts.due(second // 10) == ["a"]
+    assert restarts.died("b", 0)
+    assert restarts.died("a", 0)
+    assert restarts.due(second // 5) == ["b", "a"]
+    assert not restarts.died("a", second)
+    assert restarts.died("a", 61 * second)
+    assert restarts.due(61 * second) == ["a"]
+    assert not Restarts(0).died("a", 0)

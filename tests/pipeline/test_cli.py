@@ -110,14 +110,12 @@ def test_the_progress_line_says_what_matters() -> None:
             "classified": 25,
             "failed": 2,
             "dropped": 0,
-            "rate_hz": 81.26,
-            "p50_ms": 9.2,
-            "p99_ms": 21.0,
             "phase": 1,
             "posterior": 0.987,
             "zones": ({"boundary": 0, "after": 9, "before": 13, "n": 3, "passed": True},),
             "confidence": 0.88,
         },
+        "sink": {"rate_hz": 81.26, "p50_ms": 9.2, "p99_ms": 21.0},
     }
     assert line(view) == (
         "25/50 done  81.3/s  2 failed  latency p50 9 p99 21 ms  phase after 0.99  zone 10-12  "

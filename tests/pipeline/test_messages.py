@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as npst
 
 from phasewatch.pipeline import bodies as b
 from phasewatch.pipeline import messages as m
-from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.batch import Batch, Dropped, Failure
 from phasewatch.pipeline.documents import Event, ItemSpec, Loss, RunStart, RunStop, Zone
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -129,10 +129,10 @@ def test_any_number_of_failures_and_drops_can_be_sent() -> None:
     back = [f for message in messages for f in message.body.failures()]
     assert [f.seq for f in back] == list(range(2500))
     assert len(back[0].error) == m.ERROR_LENGTH
-    seq = np.arange(50_000) + 2**62
-    dropped = m.encode_dropped("r", Batch(seq, seq), "ring full")
-    items = [item for parts in dropped for item in m.decode(wire(parts)).body.items]
-    assert items == [(s, s) for s in seq.tolist()]
+    dropped = [Dropped(2**62 + i, i, "ring full") for i in range(50_000)]
+    dropped += [Dropped(1, 2, "another reason")]
+    messages = [m.decode(wire(parts)).body for parts in m.encode_dropped("r", dropped)]
+    assert [Dropped(*item, body.reason) for body in messages for item in body.items] == dropped
 
 
 def test_what_could_not_be_received_is_not_sent() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phasewatch.pipeline.batch import Batch, Failure
-from phasewatch.pipeline.bodies import StartBody, StopBody
+from phasewatch.pipeline.batch import Batch, Dropped, Failure
+from phasewatch.pipeline.bodies import CreditBody, ReportBody, ResumeBody, StartBody, StopBody
 from phasewatch.pipeline.config import parse_config
 from phasewatch.pipeline.documents import ItemSpec, Loss, RunStart, RunStop
 from phasewatch.pipeline.messages import (
@@ -35,8 +35,7 @@ class Desk:
     def clock(self) -> int:
         return 1
 
-    def send(self, link: object, parts: list[Any], *, to_role: str) -> None:
-        assert to_role == "sink"
+    def send(self, link: object, parts: list[Any], *, to_role: str = "") -> None:
         self.sent.append(decode([bytes(part) for part in parts]))
 
     def report(self, what: str, **data: Any) -> None:
@@ -47,12 +46,20 @@ class Desk:
 
 
 @pytest.fixture
-def process(tmp_path: Path) -> Iterator[tuple[TrackerProcess, Desk]]:
-    config = parse_config({"source": {"uri": "a:b"}}, name="t", folder=tmp_path)
-    addresses = {name: f"ipc://{tmp_path}/{name}" for name in ("acks", "results")}
+def transport() -> Iterator[Transport]:
     with Transport(linger_s=0) as transport:
-        desk = Desk()
-        yield TrackerProcess(transport, desk, Setup("ours", config, addresses)), desk  # type: ignore[arg-type]
+        yield transport
+
+
+def begin(transport: Transport, folder: Path, *, again: bool) -> tuple[TrackerProcess, Desk]:
+    config = parse_config({"source": {"uri": "a:b"}}, name="t", folder=folder)
+    setup, desk = Setup("ours", config, {"results": f"ipc://{folder}/results"}, again=again), Desk()
+    return TrackerProcess(transport, desk, setup), desk  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def process(tmp_path: Path, transport: Transport) -> tuple[TrackerProcess, Desk]:
+    return begin(transport, tmp_path, again=False)
 
 
 def run(run_id: str) -> RunStart:
@@ -73,7 +80,7 @@ def messages(run_id: str, *, received: int = 6, aborted: bool = False) -> list[l
         encode_start(run(run_id)),
         encode_batch(run_id, batch(1, 0)),
         *encode_failed(run_id, [Failure(2, 2, "integrate", "bad")]),
-        *encode_dropped(run_id, batch(3), "ring full"),
+        *encode_dropped(run_id, [Dropped(3, 3, "ring full")]),
         encode_batch(run_id, batch(4, 5)),
         encode(stop),
     ]
@@ -93,8 +100,13 @@ def test_a_run_ends_when_all_its_items_have(process: tuple[TrackerProcess, Desk]
     assert (loss.classified, loss.failed, loss.dropped) == (4, 1, {"ring full": 1})
     assert (loss.received, loss.missed, loss.not_read, loss.expected) == (6, 1, 2, 9)
     told = [m.body.type for m in desk.sent]
-    assert told == ["start", "batch", "failed", "dropped", "batch", "stop"]
+    assert told == ["start", "report", "report", "report", "report", "stop"]
     assert isinstance(desk.sent[0].body, StartBody)
+    reports = [m.body for m in desk.sent if isinstance(m.body, ReportBody)]
+    assert [r.position for r in reports] == [2, 3, 4, 6]
+    assert [r.n for r in reports] == [2, 0, 0, 2]
+    assert reports[1].failed == ((2, 2, "integrate", "bad"),)
+    assert reports[2].dropped == ((3, 3, "ring full"),)
 
 
 def test_messages_of_another_run_do_not_count(process: tuple[TrackerProcess, Desk]) -> None:
@@ -128,3 +140,31 @@ def test_an_abort_before_the_start_is_told_too(process: tuple[TrackerProcess, De
     tracker.abort("the reducer died", received=3, missed=0)
     assert desk.reports["tracked"]["begun"] is False
     assert desk.stop().loss.failed == 3
+
+
+def test_one_that_comes_after_goes_on_from_what_the_sinks_have(
+    process: tuple[TrackerProcess, Desk], transport: Transport, tmp_path: Path
+) -> None:
+    tracker, desk = process
+    parts = messages("ours")
+    for part in parts[:4]:
+        hear(tracker, part)
+    last = desk.sent[-2]  # the sinks had all but the last report when the tracker died
+    assert isinstance(last.body, ReportBody)
+    after, desk = begin(transport, tmp_path, again=True)
+    assert isinstance(desk.sent[0].body, CreditBody)
+    for part in parts:  # the receiver sends all that was not acknowledged, and some more
+        hear(after, part)
+    assert [m.body.type for m in desk.sent] == ["credit"]
+    foreign = ResumeBody(run_id="theirs", position=5)
+    after.resume(decode([bytes(p) for p in encode(foreign)]))
+    resume = ResumeBody(run_id="ours", position=last.body.position)
+    answer = encode(resume, {"state": last.arrays["state"]})
+    after.resume(decode([bytes(p) for p in answer]))
+    after.advance()
+    bodies = [m.body for m in desk.sent]
+    assert [b.type for b in bodies] == ["credit", "start", "report", "stop"]
+    assert isinstance(bodies[2], ReportBody)
+    assert (bodies[2].position, bodies[2].n, bodies[2].failed) == (6, 2, ())
+    loss = desk.stop().loss
+    assert (loss.classified, loss.failed, loss.dropped) == (4, 1, {"ring full": 1})

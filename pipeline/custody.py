@@ -1,0 +1,137 @@
+"""What the receiver answers for: every item until it has been taken at the end of the chain.
+
+Pure; the receiver does the sending. Items are known by `seq` and lie in slots. They go, some at
+once where they lie side by side, to a worker that asked for them (a credit each), oldest first, and
+go again where a worker was lost or nothing was heard of them: who comes later sees to it that an
+item counts once. What ended before it was sent (it could not be read, it was dropped) is kept too,
+until whoever keeps the books has said that he knows.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import chain
+
+from phasewatch.pipeline.batch import Dropped, Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Send the `n` items from `seq` on, in the slots from `slot` on, to `worker`."""
+
+    worker: bytes
+    seq: int
+    slot: int
+    n: int
+
+
+class Custody:
+    """Items, credits and acknowledgements of one run.
+
+    Attributes
+    ----------
+    acknowledged
+        Every smaller seq has ended.
+    resent
+        Items that were sent more than once.
+    """
+
+    def __init__(self, *, at_once: int) -> None:
+        self._at_once = at_once
+        self._slots: dict[int, int] = {}
+        self._unsent: deque[int] = deque()
+        self._asking: deque[bytes] = deque()
+        self._flying: dict[int, tuple[Order, int]] = {}
+        self._endings: dict[int, Failure | Dropped] = {}
+        self.acknowledged = 0
+        self.resent = 0
+
+    @property
+    def unsent(self) -> int:
+        """Items that wait to be sent."""
+        return len(self._unsent)
+
+    @property
+    def held(self) -> int:
+        """Items that are answered for."""
+        return len(self._slots)
+
+    @property
+    def endings(self) -> list[Failure | Dropped]:
+        """What ended here and is not acknowledged, in order of seq."""
+        return [self._endings[seq] for seq in sorted(self._endings)]
+
+    def take(self, seq: int, slots: range) -> None:
+        """Answer for the items from `seq` on."""
+        self._slots.update(zip(range(seq, seq + len(slots)), slots, strict=True))
+        self._unsent.extend(range(seq, seq + len(slots)))
+
+    def end(self, ending: Failure | Dropped) -> None:
+        """Keep an ending."""
+        self._endings[ending.seq] = ending
+
+    def drop_oldest(self) -> tuple[int, int] | None:
+        """Give up the oldest unsent item; return its seq and slot, None if there is none."""
+        if not self._unsent:
+            return None
+        seq = self._unsent.popleft()
+        return seq, self._slots.pop(seq)
+
+    def credit(self, worker: bytes, n: int) -> None:
+        """Note that `worker` asks for `n` more orders."""
+        self._asking.extend([worker] * n)
+
+    def next(self, now_ns: int) -> Order | None:
+        """Return what goes next; None while nothing can go."""
+        if not self._unsent or not self._asking:
+            return None
+        worker = self._asking.popleft()
+        others = len(set(self._asking) - {worker})  # who else is idle gets a share
+        most = min(self._at_once, -(-len(self._unsent) // (others + 1)))
+        seq = self._unsent.popleft()
+        slot, n = self._slots[seq], 1
+        while n < most and self._unsent and self._unsent[0] == seq + n:
+            if self._slots[seq + n] != slot + n:
+                break
+            self._unsent.popleft()
+            n += 1
+        order = Order(worker, seq, slot, n)
+        self._flying[seq] = order, now_ns
+        return order
+
+    def acknowledge(self, seq: int) -> list[int]:
+        """Note that every item with a smaller seq has ended; return the slots that are free."""
+        free = []
+        for ended in range(self.acknowledged, seq):
+            self._endings.pop(ended, None)
+            slot = self._slots.pop(ended, None)
+            if slot is not None:
+                free.append(slot)
+        self.acknowledged = max(self.acknowledged, seq)
+        while self._unsent and self._unsent[0] < seq:
+            self._unsent.popleft()
+        for first in [f for f, (order, _) in self._flying.items() if f + order.n <= seq]:
+            del self._flying[first]
+        return free
+
+    def lost(self, worker: bytes) -> int:
+        """Send again what `worker` was sent, and nothing more to it; return how many items."""
+        self._asking = deque(w for w in self._asking if w != worker)
+        return self._again([f for f, (order, _) in self._flying.items() if order.worker == worker])
+
+    def overdue(self, before_ns: int) -> int:
+        """Send again what was sent before `before_ns`; return how many items."""
+        return self._again([f for f, (_, sent) in self._flying.items() if sent < before_ns])
+
+    def all_lost(self) -> int:
+        """Send everything again; return how many items."""
+        return self._again(list(self._flying))
+
+    def _again(self, flights: list[int]) -> int:
+        seqs: set[int] = set()
+        for first in flights:
+            order, _ = self._flying.pop(first)
+            seqs.update(s for s in range(first, first + order.n) if s in self._slots)
+        if seqs:
+            self._unsent = deque(sorted(seqs.union(chain(self._unsent))))
+        self.resent += len(seqs)
+        return len(seqs)

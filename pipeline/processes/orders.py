@@ -1,0 +1,91 @@
+"""A worker's side of the receiver: it makes itself known, asks, and gets items.
+
+Used by the reducer and the accelerator, which differ in what they do with them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from phasewatch.pipeline.batch import Batch, Int64
+from phasewatch.pipeline.bodies import BatchBody, CreditBody, LeaveBody, SlotsBody, StartBody
+from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.messages import Message, encode
+from phasewatch.pipeline.processes.desk import Desk, Setup
+from phasewatch.pipeline.transport.links import Transport
+from phasewatch.pipeline.transport.ring import Ring
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loan:
+    """Items to work on. Where they lie in the ring: the generation they had, and the one now."""
+
+    batch: Batch
+    had: Int64 | None = None
+    now: Int64 | None = None
+
+    @property
+    def intact(self) -> bool:
+        """Whether the items are still those that were sent: who was stopped may be late."""
+        return self.had is None or self.now is None or np.array_equal(self.had, self.now)
+
+
+class Orders:
+    """The link to the receiver."""
+
+    def __init__(self, transport: Transport, desk: Desk, setup: Setup, *, ahead: int) -> None:
+        self.link = transport.link(
+            "dealer", setup.addresses["work"], bind=False, hwm=64, identity=desk.role.encode()
+        )
+        self._setup, self._ahead, self._ready = setup, ahead, False
+        self._ring: Ring | None = None
+        self.ask(0)  # makes us known: the receiver answers with the start
+
+    def ask(self, n: int) -> None:
+        """Ask for `n` more orders."""
+        self.link.offer(encode(CreditBody(n=n, local=self._setup.ring is not None)))
+
+    def ready(self) -> None:
+        """Ask for the first orders, once all is built."""
+        if not self._ready:
+            self._ready = True
+            self.ask(self._ahead)
+
+    def begin_again(self) -> None:
+        """Ask a new receiver, which knows nothing of us."""
+        self.ask(self._ahead if self._ready else 0)
+
+    def leave(self) -> None:
+        """Say that no more is wanted."""
+        self.link.offer(encode(LeaveBody()))
+
+    def take(self) -> RunStart | Loan | None:
+        """Return what came: the start of the run, or items of it; None where it was neither.
+
+        Raises
+        ------
+        PipelineError
+            The message is not what it says.
+        """
+        received = self.link.receive()
+        if received is None:
+            return None
+        message, body = received[1], received[1].body
+        if isinstance(body, StartBody) and body.run.run_id == self._setup.run_id:
+            return message.run()
+        if isinstance(body, BatchBody) and body.run_id == self._setup.run_id:
+            return Loan(message.batch())
+        if isinstance(body, SlotsBody) and body.run_id == self._setup.run_id:
+            return self._borrow(message, body)
+        return None
+
+    def _borrow(self, message: Message, body: SlotsBody) -> Loan:
+        if self._setup.ring is None:
+            raise PipelineError("items in shared memory were sent to another host")
+        self._ring = self._ring or Ring.attach(self._setup.ring)
+        slots = slice(body.slot, body.slot + body.n)
+        arrays: dict[str, Any] = {name: a[slots] for name, a in self._ring.arrays.items()}
+        batch = message.batch().with_arrays(**arrays)
+        return Loan(batch, message.arrays["generation"], self._ring.generation[slots])
