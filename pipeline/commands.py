@@ -1,4 +1,4 @@
-"""The commands of the chain: run, status, stop, plugins."""
+"""The commands of the chain: run, status, stop, keys, plugins."""
 
 import signal
 from pathlib import Path
@@ -14,10 +14,15 @@ from phasewatch.pipeline.plugin import found, keys_of
 from phasewatch.pipeline.processes.supervisor import View, supervise
 from phasewatch.pipeline.progress import ProgressLine
 from phasewatch.pipeline.summary import lines, write_summary
+from phasewatch.pipeline.transport.keys import Keys, write_keys
 from phasewatch.pipeline.transport.request import request
 
 Address = Annotated[
     str, typer.Argument(help="What `phasewatch run` printed as control, tcp://127.0.0.1:PORT.")
+]
+KeyFolder = Annotated[
+    Path | None,
+    typer.Option("--keys", help="Folder of keys, if the run has [runtime] keys."),
 ]
 UNSHOWN = ("age_s", "zones")
 Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for an answer.")]
@@ -80,10 +85,26 @@ def status(address: Address, wait: Wait = 2.0) -> None:
         typer.echo(f"{event['kind']} at {event['seq']} (id {event['id']})")
 
 
-def stop(address: Address, wait: Wait = 2.0) -> None:
+def stop(address: Address, wait: Wait = 2.0, keys: KeyFolder = None) -> None:
     """Stop the source of a run; what was received still comes through."""
-    data = request(address, "stop", timeout_s=wait)
+    data = request(address, "stop", timeout_s=wait, keys=_keys(keys))
     typer.echo(f"stopping run {data['run_id']}")
+
+
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where to write the keys; new or empty.")],
+) -> None:
+    """Write keys to FOLDER, so that sockets can be open to other hosts, encrypted."""
+    write_keys(folder)
+    typer.echo(
+        f"{folder}/server.key_secret  stays on the hosts that bind, which have the whole folder\n"
+        f"{folder}/client.key_secret  with server.key, to each host that only connects\n"
+        f"{folder}/client.key         stays: it lets in who has client.key_secret\n"
+        f"{folder}/server.key         public: by it a client knows the server\n"
+        f'Then: [runtime] keys = "{folder}" in the configuration, and '
+        f"phasewatch status ADDRESS --keys {folder}\n"
+        "Copy the secret ones by scp -p only: who has them can stop a run."
+    )
 
 
 def plugins() -> None:
@@ -105,6 +126,10 @@ def plugins() -> None:
             keys = [] if group == "commands" else keys_of(loaded)
             if keys:
                 typer.echo(f"    keys: {', '.join(keys)}")
+
+
+def _keys(folder: Path | None) -> Keys | None:
+    return None if folder is None else Keys.load(folder)
 
 
 def _short(value: Any) -> str:
