@@ -73,9 +73,12 @@ def line(view: View) -> str:
     done = int(tracker.get("classified", 0))
     expected = f"/{view.expected}" if view.expected is not None else ""
     parts = [f"{done}{expected} done", f"{tracker.get('rate_hz', 0.0):.1f}/s"]
-    for name in ("failed", "dropped"):
-        if tracker.get(name):
-            parts.append(f"{tracker[name]} {name}")
+    dropped = tracker.get("dropped", 0)
+    lost = {
+        "failed": tracker.get("failed", 0),
+        "dropped": sum(dropped.values()) if isinstance(dropped, dict) else dropped,
+    }
+    parts += [f"{n} {name}" for name, n in lost.items() if n]
     if "p50_ms" in tracker:
         parts.append(f"latency p50 {tracker['p50_ms']:.0f} p99 {tracker['p99_ms']:.0f} ms")
     if "phase" in tracker:
