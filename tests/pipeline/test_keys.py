@@ -1,11 +1,13 @@
 """Keys: only known clients come through an encrypted link, and it leaves nothing behind."""
 
 import shutil
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zmq
 from structlog.testing import capture_logs
@@ -53,11 +55,11 @@ def taken(transport: Transport, link: Link) -> int:
 
 
 @contextmanager
-def turned_away(socket: "zmq.Socket[bytes]") -> Iterator["zmq.Socket[bytes]"]:
-    """Give a socket that has a message when `socket` has lost a connection."""
-    monitor = socket.get_monitor_socket(LOST)
+def turned_away(link: "zmq.Socket[bytes]") -> Iterator["zmq.Socket[bytes]"]:
+    """Give a socket that has a message when `link` has lost a connection."""
+    monitor = link.get_monitor_socket(LOST)
     yield monitor
-    socket.disable_monitor()
+    link.disable_monitor()
     monitor.close()
 
 
@@ -79,6 +81,17 @@ def test_who_has_none_does_not(server: tuple[Transport, Link], keys: Keys) -> No
             assert failed.poll(10_000)
         send_good(server[1].address, keys, 4)
         assert taken(*server) == 4
+
+
+def test_bytes_that_are_not_zeromq_do_no_harm(server: tuple[Transport, Link], keys: Keys) -> None:
+    random = np.random.default_rng(0)
+    host, port = server[1].address.removeprefix("tcp://").split(":")
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE".ljust(55, b"\0")
+    for begin in (b"", greeting, greeting + b"\x04\xc8\x05HELLO", b"GET / HTTP/1.1\r\n\r\n"):
+        with socket.create_connection((host, int(port)), timeout=10) as peer:
+            peer.sendall(begin + random.bytes(500))
+    send_good(server[1].address, keys, 7)
+    assert taken(*server) == 7
 
 
 def test_a_key_that_is_not_known_is_refused_and_told(
