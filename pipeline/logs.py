@@ -1,6 +1,6 @@
 """The log: lines on standard error, for people or as JSON, each with time, run, role and pid.
 
-`configure` is called once in each process, and again when it knows its run. The form goes to child
+`configure` is called once in each process, and `bind` when it knows its run. The form goes to child
 processes through the environment (`FORM`). The last warning or error of this process can be asked
 for with `last_error`, so that it gets into the status of the run.
 """
@@ -19,6 +19,7 @@ from phasewatch.pipeline.errors import PipelineError
 Form = Literal["console", "json"]
 FORM = "PHASEWATCH_LOG"  # in the environment: console or json
 ALARMS = ("warning", "error", "critical")
+_bound: dict[str, Any] = {}  # in each line, of every thread
 _last = {"error": ""}
 
 
@@ -36,15 +37,13 @@ def chosen(form: str | None = None) -> Form:
     return cast(Form, value)
 
 
-def configure(role: str, *, run_id: str = "", form: str | None = None, debug: bool = False) -> None:
+def configure(role: str, *, form: str | None = None, debug: bool = False) -> None:
     """Log as `role`, in `form` or that of the parent process; child processes will do the same.
 
     Parameters
     ----------
     role
         What this process does, ``reducer-0``.
-    run_id
-        Of its run, where there is one.
     form
         ``console`` or ``json``; None: what the environment says, or else ``console``.
     debug
@@ -52,9 +51,11 @@ def configure(role: str, *, run_id: str = "", form: str | None = None, debug: bo
     """
     known = chosen(form)
     os.environ[FORM] = known
+    _bound.clear()
+    bind(role=role, pid=os.getpid())
     level = logging.DEBUG if debug else logging.INFO
     structlog.configure(
-        processors=processors(known, role=role, run=run_id, pid=os.getpid()),
+        processors=processors(known),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # as it is at that time
         cache_logger_on_first_use=False,
@@ -65,13 +66,13 @@ def configure(role: str, *, run_id: str = "", form: str | None = None, debug: bo
     root.addHandler(Forward(level=logging.WARNING))
 
 
-def processors(form: Form, **bound: Any) -> list[Processor]:
-    """Return what makes a line of an event; `bound` is in each, where it is not empty."""
-    said = {name: value for name, value in bound.items() if value}
+def bind(**facts: Any) -> None:
+    """Say `facts` in each line from now on: ``bind(role="supervisor", run=run_id)``."""
+    _bound.update(facts)
 
-    def bind(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        return {**said, **event}
 
+def processors(form: Form) -> list[Processor]:
+    """Return what makes a line of an event."""
     render: list[Processor] = (
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
         if form == "json"
@@ -80,10 +81,15 @@ def processors(form: Form, **bound: Any) -> list[Processor]:
     return [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        bind,
+        whose,
         remember,
         *render,
     ]
+
+
+def whose(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Add what is bound to `event`."""
+    return {**_bound, **event}
 
 
 def remember(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

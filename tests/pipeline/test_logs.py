@@ -20,6 +20,7 @@ from phasewatch.pipeline.errors import PipelineError
 def as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(logs.FORM, "console")
     monkeypatch.setattr(logs, "_last", {"error": ""})
+    monkeypatch.setattr(logs, "_bound", {})
     before = structlog.get_config()
     yield
     structlog.configure(**before)
@@ -38,7 +39,7 @@ def test_each_line_says_when_and_whose_it_is(capsys: pytest.CaptureFixture[str])
     log = structlog.get_logger("a module")
     logs.configure("reducer-0", form="json")
     log.info("before the run", n=3)
-    logs.configure("reducer-0", run_id="r1")
+    logs.bind(run="r1")
     log.debug("not shown")
     log.warning("message refused", link="ipc://x", error=ValueError("bad"))
     first, second = lines(capsys)
