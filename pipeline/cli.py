@@ -8,10 +8,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, version
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from phasewatch.pipeline import logs
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.plugin import found
 from phasewatch.pipeline.processes.children import DEBUG
@@ -26,6 +27,8 @@ First steps:
 then put the model into run1/run.toml, as model = "../model1" under [classifier], and
   phasewatch run run1/run.toml --out run1/watched.nxs
 """
+
+LogForm = Annotated[logs.Form | None, typer.Option("--log-format", help="Form of the log lines.")]
 
 
 def app() -> typer.Typer:
@@ -42,7 +45,9 @@ def app() -> typer.Typer:
     def options(
         debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
         show_version: bool = typer.Option(False, "--version", help="Show the version."),
+        log_format: LogForm = None,
     ) -> None:
+        logs.configure("phasewatch", form=log_format, debug=DEBUG in os.environ)
         if show_version:
             typer.echo(f"phasewatch {version('phasewatch')}")
             raise typer.Exit

@@ -1,25 +1,35 @@
-"""The commands of the chain: run, status, stop, plugins."""
+"""The commands of the chain: run, status, stop, keys, plugins."""
 
 import signal
+import sys
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from phasewatch.pipeline.config import load_config
 from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.health import Status, parse_status
+from phasewatch.pipeline.live_status import follow, render, show
 from phasewatch.pipeline.plugin import found, keys_of
 from phasewatch.pipeline.processes.supervisor import View, supervise
 from phasewatch.pipeline.progress import ProgressLine
 from phasewatch.pipeline.summary import lines, write_summary
-from phasewatch.pipeline.transport.request import request
+from phasewatch.pipeline.transport.keys import Keys, write_keys
+from phasewatch.pipeline.transport.request import Caller, NoAnswerError, request
 
 Address = Annotated[
     str, typer.Argument(help="What `phasewatch run` printed as control, tcp://127.0.0.1:PORT.")
 ]
-UNSHOWN = ("age_s", "zones")
+KeyFolder = Annotated[
+    Path | None,
+    typer.Option("--keys", help="Folder of keys, if the run has [runtime] keys."),
+]
+EVERY_S = 1.0
+WIDTH = 160  # of the table where there is no terminal
 Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for an answer.")]
 
 
@@ -67,30 +77,65 @@ def run(
     return 0
 
 
-def status(address: Address, wait: Wait = 2.0) -> None:
-    """Show how the processes of a run are: what they have done, and how old that news is."""
-    data = request(address, "status", timeout_s=wait)
-    typer.echo(f"run {data['run_id']} from {data['source']}, expected {data['expected']}")
-    table = Table("process", "age s", "state")
-    for role, health in sorted(data["processes"].items()):
-        state = ", ".join(f"{k} {_short(v)}" for k, v in health.items() if k not in UNSHOWN)
-        table.add_row(role, f"{health['age_s']:.1f}", state)
-    Console().print(table)
-    for event in data["events"]:
-        typer.echo(f"{event['kind']} at {event['seq']} (id {event['id']})")
+def status(
+    address: Address,
+    wait: Wait = 2.0,
+    keys: KeyFolder = None,
+    once: Annotated[bool, typer.Option("--once", help="Print it once.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it once, as JSON.")] = False,
+) -> None:
+    """Show how a run and its processes are, live until it is over or Ctrl-C; else once."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    with Caller(address, keys=_keys(keys)) as caller:
+
+        def ask() -> Status:
+            return parse_status(caller.ask("status", timeout_s=wait), where=address)
+
+        def again() -> Status | None:
+            try:
+                return ask()
+            except NoAnswerError:
+                return None
+
+        first = ask()
+        if as_json:
+            typer.echo(first.model_dump_json(indent=2))
+        elif once or not console.is_terminal:
+            console.print(render(first))
+        else:
+            with suppress(KeyboardInterrupt):
+                show(chain([first], follow(lambda: caller.pause(EVERY_S), again)), console)
+                typer.echo(f"no answer any more from {address}: the run is over")
 
 
-def stop(address: Address, wait: Wait = 2.0) -> None:
+def stop(address: Address, wait: Wait = 2.0, keys: KeyFolder = None) -> None:
     """Stop the source of a run; what was received still comes through."""
-    data = request(address, "stop", timeout_s=wait)
+    data = request(address, "stop", timeout_s=wait, keys=_keys(keys))
     typer.echo(f"stopping run {data['run_id']}")
 
 
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where to write the keys; new or empty.")],
+) -> None:
+    """Write keys to FOLDER, so that sockets can be open to other hosts, encrypted."""
+    write_keys(folder)
+    typer.echo(
+        f"{folder}/server.key_secret  stays on the hosts that bind, which have the whole folder\n"
+        f"{folder}/client.key_secret  with server.key, to each host that only connects\n"
+        f"{folder}/client.key         stays: it lets in who has client.key_secret\n"
+        f"{folder}/server.key         public: by it a client knows the server\n"
+        f'Then: [runtime] keys = "{folder}" in the configuration, and '
+        f"phasewatch status ADDRESS --keys {folder}\n"
+        "Copy the secret ones by scp -p only: who has them can stop a run."
+    )
+
+
 def plugins() -> None:
-    """List the sources, sinks and commands that are installed, what they do and their keys."""
+    """List what is installed: sources, sinks, observers, commands; what they do, their keys."""
     for group, form in (
         ("sources", '[source] uri = "{name}:TARGET"'),
         ("sinks", '[[sink]] type = "{name}"'),
+        ("observers", "[{name}]"),
         ("commands", "phasewatch {name}"),
     ):
         for name, point in found(group).items():
@@ -107,5 +152,5 @@ def plugins() -> None:
                 typer.echo(f"    keys: {', '.join(keys)}")
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _keys(folder: Path | None) -> Keys | None:
+    return None if folder is None else Keys.load(folder)

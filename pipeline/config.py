@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from phasewatch.pipeline.documents import Unit
 from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.plugin import found
 
 
 class Section(BaseModel):
@@ -150,8 +151,10 @@ class SinkConfig(Section):
 
 
 class Config(Section):
-    """A whole configuration."""
+    """A whole configuration; further tables are those of observers, by their names."""
 
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any]]
     source: SourceConfig
     calibration: CalibrationConfig | None = None
     reduce: ReduceConfig = ReduceConfig()
@@ -159,6 +162,11 @@ class Config(Section):
     track: TrackConfig = TrackConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     sink: tuple[SinkConfig, ...] = ()
+
+    @property
+    def observers(self) -> dict[str, dict[str, Any]]:
+        """The tables of observers, ``[metrics]`` and the like."""
+        return dict(self.__pydantic_extra__)
 
 
 def load_config(path: Path, *, source: str | None = None, out: Path | None = None) -> Config:
@@ -189,6 +197,8 @@ def load_config(path: Path, *, source: str | None = None, out: Path | None = Non
 
 def parse_config(tables: dict[str, Any], *, name: str, folder: Path) -> Config:
     """Check `tables`, the content of a configuration file called `name` that lies in `folder`."""
+    for table in sorted(tables.keys() - Config.model_fields.keys() - found("observers").keys()):
+        raise PipelineError(f"{name}: [{table}]: no such key")
     try:
         config = Config.model_validate(tables)
     except ValidationError as error:
@@ -231,6 +241,9 @@ def _resolve(config: Config, folder: Path) -> Config:
         else s
         for s in config.sink
     )
+    for table, options in config.observers.items():
+        if isinstance(options.get("keys"), str):
+            changes[table] = {**options, "keys": str(folder / options["keys"])}
     return config.model_copy(update=changes)
 
 

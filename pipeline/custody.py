@@ -56,6 +56,11 @@ class Custody:
         return len(self._slots)
 
     @property
+    def oldest_slot(self) -> int | None:
+        """Where the oldest item that is answered for lies."""
+        return next(iter(self._slots.values()), None)
+
+    @property
     def endings(self) -> list[Failure | Dropped]:
         """What ended here and is not acknowledged, in order of seq."""
         return [self._endings[seq] for seq in sorted(self._endings)]

@@ -4,6 +4,8 @@ A source is opened by a function ``open_source(target, **options) -> Source``, r
 entry-point group ``phasewatch.sources`` with the scheme of its URI as name; ``options`` are the
 further keys of the ``[source]`` table, so its signature says which keys exist. A sink likewise:
 ``open_sink(**options) -> Sink`` under ``phasewatch.sinks``, options being the keys of ``[[sink]]``.
+An observer likewise: ``open_observer(**options) -> Observer`` under ``phasewatch.observers``, with
+the name of its table, ``[metrics]``, and that table's keys as options.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import Event, RunStart, RunStop
 from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.health import Status
 
 
 class Source(Protocol):
@@ -59,6 +62,16 @@ class Sink(Protocol):
 
     def stop(self, stop: RunStop) -> None:
         """Take the end of the run."""
+
+    def close(self) -> None:
+        """Let go of files and sockets."""
+
+
+class Observer(Protocol):
+    """Is told once a second how a run is; lives in the supervisor, so it must not wait."""
+
+    def update(self, status: Status) -> None:
+        """Take the status of the run."""
 
     def close(self) -> None:
         """Let go of files and sockets."""
@@ -109,6 +122,13 @@ def open_sink(kind: str, **options: Any) -> Sink:
     opener = load("sinks", kind)
     sink: Sink = opener(**_checked(opener, options, f"[[sink]] {kind}:"))
     return sink
+
+
+def open_observer(name: str, **options: Any) -> Observer:
+    """Open the observer whose table is ``[name]``, e.g. ``metrics``."""
+    opener = load("observers", name)
+    observer: Observer = opener(**_checked(opener, options, f"[{name}]"))
+    return observer
 
 
 def keys_of(opener: Callable[..., Any]) -> list[str]:

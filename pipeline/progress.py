@@ -69,13 +69,16 @@ def line(view: View) -> str:
     """Return the progress line of `view`."""
     tracker, sink = view.health.get("tracker", {}), view.health.get("sink", {})
     if not view.health.get("receiver", {}).get("received"):
-        return f"starting ({', '.join(sorted(view.heard_ns)) or 'no process is up yet'})"
+        return f"starting ({', '.join(sorted(view.book.heard_ns)) or 'no process is up yet'})"
     done = int(tracker.get("classified", 0))
     expected = f"/{view.expected}" if view.expected is not None else ""
     parts = [f"{done}{expected} done", f"{sink.get('rate_hz', 0.0):.1f}/s"]
-    for name in ("failed", "dropped"):
-        if tracker.get(name):
-            parts.append(f"{tracker[name]} {name}")
+    lost = {
+        "failed": tracker.get("failed", 0),
+        "dropped": sum(tracker.get("dropped", {}).values()),
+        "restarts": sum(view.book.restarts.values()),
+    }
+    parts += [f"{n} {name}" for name, n in lost.items() if n]
     if "p50_ms" in sink:
         parts.append(f"latency p50 {sink['p50_ms']:.0f} p99 {sink['p99_ms']:.0f} ms")
     if "phase" in tracker:

@@ -5,6 +5,7 @@ age, and passes what comes out to the tracker.
 """
 
 from pathlib import Path
+from typing import Any
 
 from phasewatch.pipeline.batcher import Batcher
 from phasewatch.pipeline.build import accelerated_stages
@@ -30,6 +31,10 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
     agreement, chain, done, stale = Agreement(), Chain(()), 0, 0
     announced: list[Part] = []
     loans: list[Loan] = []
+
+    def health() -> dict[str, Any]:
+        return {"done": done, "stale": stale, "rejected": orders.link.rejected}
+
     while not desk.finished:
         wait_ns = batcher.wait_ns(desk.clock())
         timeout_ms = 100 if wait_ns is None else -(-wait_ns // 1_000_000)
@@ -63,4 +68,4 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
             done, stale = done + sum(len(x.batch) for x in loans), stale + len(gone)
             orders.ask(len(loans))
             loans = []
-        desk.health(done=done, stale=stale, rejected=orders.link.rejected)
+        desk.health(health)

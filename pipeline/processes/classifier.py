@@ -6,6 +6,7 @@ from phasewatch.pipeline.bodies import BatchBody, FailedBody, StartBody
 from phasewatch.pipeline.build import classify_stage
 from phasewatch.pipeline.chain import Chain
 from phasewatch.pipeline.messages import Message, Part, encode_batch, encode_failed, encode_start
+from phasewatch.pipeline.meter import Meter
 from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.transport.links import Transport
@@ -27,7 +28,7 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
             if received is not None:
                 classifier.hear(received[1])
         classifier.work()
-        desk.health(**classifier.health(), rejected=inbox.rejected)
+        desk.health(lambda: {**classifier.health(), "rejected": inbox.rejected})
 
 
 class Classifier:
@@ -45,7 +46,7 @@ class Classifier:
         )
         self._agreement = Agreement()
         self._announced: list[Part] = []
-        self._done = self._batch_size = 0
+        self._meter = Meter()
 
     def wait_ms(self) -> int:
         """Return how long there is nothing to do if nothing comes."""
@@ -81,13 +82,14 @@ class Classifier:
 
     def health(self) -> dict[str, object]:
         """Return what the supervisor is told."""
-        return {"done": self._done, "batch": self._batch_size, "queued": len(self._batcher)}
+        return {**self._meter.report(self._desk.clock()), "queued": len(self._batcher)}
 
     def _classify(self, batch: Batch) -> None:
+        began = self._desk.clock()
         good, failures = self._chain.process_isolated(batch)
         for parts in encode_failed(self._run_id, failures):
             self._desk.send(self._onward, parts)
         if good is not None:
             stamped = good.stamped("classified", self._desk.clock())
             self._desk.send(self._onward, encode_batch(self._run_id, stamped))
-        self._done, self._batch_size = self._done + len(batch), len(batch)
+        self._meter.add(batch, began, self._desk.clock())

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from phasewatch.pipeline import logs
 from phasewatch.pipeline.bodies import ControlBody
 from phasewatch.pipeline.config import Config
 from phasewatch.pipeline.messages import Part, encode
@@ -40,7 +41,7 @@ class Desk:
         self.finished = False
         self._said: list[tuple[str, dict[str, Any]]] = []
         self._lost: set[str] = set()
-        self._health: dict[str, Any] = {}
+        self._report: Callable[[], dict[str, Any]] = dict
         self._next_health = 0
 
     def configure(self) -> Setup:
@@ -78,13 +79,13 @@ class Desk:
         """Tell the supervisor if that is possible without waiting; tell whether it was."""
         return self.link.offer(encode(ControlBody(what=what, sender=self.role, data=data)))
 
-    def health(self, **data: Any) -> None:
-        """Report how things are (without data: as before), at most every 0.2 s, never waiting."""
-        self._health = data or self._health
+    def health(self, report: Callable[[], dict[str, Any]] | None = None) -> None:
+        """Say what `report` gives (None: that of last time) at most every 0.2 s, never waiting."""
+        self._report = report or self._report
         now = self.clock()
         if now >= self._next_health:
             self._next_health = now + HEALTH_EVERY_NS
-            self.offer("health", **self._health)
+            self.offer("health", error=logs.last_error(), **self._report())
 
     def _listen(self, timeout_ms: int) -> None:
         if timeout_ms:

@@ -125,6 +125,11 @@ class Intake:
             stamps={name: column[slots] for name, column in self._stamps.items()},
         )
 
+    def age_ns(self, now_ns: int) -> int:
+        """Return how long ago the oldest item that is held was received."""
+        slot, received = self._custody.oldest_slot, self._stamps.get("received")
+        return 0 if slot is None or received is None else now_ns - int(received[slot])
+
     def _room(self, n: int) -> range:
         slots = self._ring.acquire(n)
         if not slots and self._live and (oldest := self._custody.drop_oldest()) is not None:

@@ -126,14 +126,18 @@ class Receiver:
         self._send()
         if reader.drained and self._intake.idle and not self._custody.unsent and not self._stop:
             self._close_run(reader.error)
-        self._desk.health(
-            received=self._intake.received,
-            missed=self._intake.gaps.missed,
-            queued=self._custody.unsent,
-            in_flight=self._custody.held - self._custody.unsent,
-            resent=self._custody.resent,
-            rejected=self._work.rejected + self._acks.rejected,
-        )
+        self._desk.health(self._health)
+
+    def _health(self) -> dict[str, object]:
+        return {
+            "received": self._intake.received,
+            "missed": self._intake.gaps.missed,
+            "queued": self._custody.unsent,
+            "in_flight": self._custody.held - self._custody.unsent,
+            "age_ms": self._intake.age_ns(self._desk.clock()) / 1e6,
+            "resent": self._custody.resent,
+            "rejected": self._work.rejected + self._acks.rejected,
+        }
 
     def _announcement(self) -> dict[str, object]:
         items = {

@@ -1,9 +1,12 @@
 """A reducer: asks the receiver for items, reduces them, passes them on. Stateless."""
 
+from typing import Any
+
 from phasewatch.pipeline.build import reduce_stages
 from phasewatch.pipeline.chain import Chain
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.messages import Part, encode_batch, encode_failed, encode_start
+from phasewatch.pipeline.meter import Meter
 from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.processes.orders import Loan, Orders
@@ -14,8 +17,12 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
     """Run until the supervisor says that the run is over, or nothing is left after leaving."""
     orders = Orders(transport, desk, setup, ahead=setup.config.runtime.credits)
     onward = transport.link("push", setup.addresses["reduced"], bind=False, hwm=4)
-    agreement, chain, done, stale, batch_size = Agreement(), Chain(()), 0, 0, 0
+    agreement, chain, meter, stale = Agreement(), Chain(()), Meter(), 0
     announced: list[Part] = []
+
+    def health() -> dict[str, Any]:
+        return {**meter.report(desk.clock()), "stale": stale, "rejected": orders.link.rejected}
+
     while not desk.finished:
         ready = transport.poll([orders.link, desk.link], timeout_ms=100)
         for what, data in desk.commands():
@@ -34,6 +41,7 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
             desk.report("ready")
             orders.ready()
         elif isinstance(taken, Loan):
+            began = desk.clock()
             batch, failures = chain.process_isolated(taken.batch)
             if taken.intact:
                 for parts in encode_failed(setup.run_id, failures):
@@ -43,7 +51,6 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
                     desk.send(onward, encode_batch(setup.run_id, stamped))
             else:
                 stale += len(taken.batch)
-            batch_size = len(taken.batch)
-            done += batch_size
+            meter.add(taken.batch, began, desk.clock())
             orders.ask(1)
-        desk.health(done=done, stale=stale, batch=batch_size, rejected=orders.link.rejected)
+        desk.health(health)

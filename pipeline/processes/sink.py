@@ -51,7 +51,7 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
             # Never waits; what was not sent now, the next one says.
             if news and acks.offer(encode(AckBody(run_id=setup.run_id, seq=sinks.position))):
                 acknowledged, due_ns = sinks.position, desk.clock() + ACK_EVERY_NS
-            desk.health(**sinks.health(), rejected=inbox.rejected)
+            desk.health(lambda: {**sinks.health(), "rejected": inbox.rejected})
     finally:
         sinks.close()
 

@@ -15,12 +15,15 @@ from typing import Any
 
 import structlog
 
+from phasewatch.pipeline import logs
 from phasewatch.pipeline.bodies import ControlBody
 from phasewatch.pipeline.build import settled
 from phasewatch.pipeline.config import Config
 from phasewatch.pipeline.documents import Event, RunStop
 from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.health import Book, Status, run_status
 from phasewatch.pipeline.messages import encode
+from phasewatch.pipeline.observe import Observers, open_observers
 from phasewatch.pipeline.processes.children import Children
 from phasewatch.pipeline.processes.desk import Clock
 from phasewatch.pipeline.restarts import Restarts
@@ -52,11 +55,9 @@ class View:
     source: str = ""
     expected: int | None = None
     health: dict[str, dict[str, Any]] = field(default_factory=dict)
-    heard_ns: dict[str, int] = field(default_factory=dict)
+    book: Book = field(default_factory=lambda: Book(time.monotonic_ns()))
     items: dict[str, str] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
-    restarts: dict[str, int] = field(default_factory=dict)
-    last_error: dict[str, str] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     n_events: int = 0
     stopping: str = ""
@@ -97,6 +98,7 @@ def supervise(
     with (
         tempfile.TemporaryDirectory(prefix="phasewatch-") as folder,
         Transport(linger_s=2.0) as transport,
+        open_observers(config) as observers,
     ):
         hub = transport.link("router", f"ipc://{folder}/hub", bind=True)
         control = transport.link("router", config.runtime.control, bind=True)
@@ -105,9 +107,11 @@ def supervise(
         try:
             children = Children(roles(config), hub.address, ring)
             supervisor = Supervisor(config, transport, hub, control, clock, children, ring)
+            logs.bind(role="supervisor", run=supervisor.view.run_id)
             on_start(children.pids)
             try:
-                outcome = supervisor.loop(addresses(config, folder), on_update, on_start)
+                where = addresses(config, folder)
+                outcome = supervisor.loop(where, observers, on_update, on_start)
                 grace_s = GRACE_S if outcome.error is None else GRACE_AFTER_ERROR_S
                 return outcome
             finally:
@@ -147,6 +151,7 @@ class Supervisor:
     def loop(
         self,
         where: dict[str, str],
+        observers: Observers,
         on_update: Callable[[View], None],
         on_start: Callable[[dict[str, int]], None],
     ) -> Outcome:
@@ -162,6 +167,8 @@ class Supervisor:
                 self._check()
                 if self._start_again():
                     on_start(self._children.pids)
+                if observers.due(now := self._clock()):
+                    observers.update(status(self.view, now))
                 on_update(self.view)
             except KeyboardInterrupt:
                 if self._interrupted or "receiver" not in self._present:
@@ -198,11 +205,12 @@ class Supervisor:
         if received is None or not isinstance(body := received[1].body, ControlBody):
             return
         role, data = received[0].decode(errors="replace"), body.data
-        self.view.heard_ns[role] = self._clock()
+        self.view.book.heard(role, self._clock())
         if body.what == "hello":
             self._welcome(role)
         elif body.what == "health":
             self.view.health[role] = data
+            self.view.book.report(role, data, self._clock())
         elif body.what == "ready":
             self._not_ready.discard(role)
             self.view.classes = tuple(data.get("classes", self.view.classes))
@@ -224,13 +232,13 @@ class Supervisor:
         elif body.what == "broken":
             self._error, self._draining = self._error or str(data["reason"]), True
         elif body.what == "error":
-            self.view.last_error[role] = str(data["text"])
+            self.view.book.failed(role, str(data["text"]))
             if not self._lasting(role) or data.get("final"):
                 self._fail(str(data["text"]))
 
     def _welcome(self, role: str) -> None:
         self._present.add(role)
-        again = self.view.restarts.get(role, 0) > 0
+        again = self.view.book.restarts.get(role, 0) > 0
         self._tell(
             role,
             "configure",
@@ -255,9 +263,9 @@ class Supervisor:
     def _check(self) -> None:
         """Note who has ended or hangs, tell the others; start it again or fail."""
         now = self._clock()
-        for role, heard in self.view.heard_ns.items():
+        for role, heard in self.view.book.heard_ns.items():
             if role in self._present and now - heard > STUCK_NS and self._lasting(role):
-                self.view.last_error[role] = f"said nothing for {STUCK_NS // 10**9} s"
+                self.view.book.failed(role, f"said nothing for {STUCK_NS // 10**9} s")
                 self._children.kill(role)
         codes = {r: c for r, c in self._children.ended().items() if r in self._alive}
         for role in codes:
@@ -269,26 +277,26 @@ class Supervisor:
             if codes[role] == 0:
                 continue
             text = f"{role} ended unexpectedly (exit code {codes[role]})"
-            if role not in self.view.heard_ns:
+            if role not in self.view.book.heard_ns:
                 self._fail(f"{role} did not start")
             elif not lasting:
                 self._fail(text)
             elif not self._restarts.died(role, now):
-                why = self.view.last_error.get(role, f"exit code {codes[role]}")
+                why = self.view.book.errors.get(role, f"exit code {codes[role]}")
                 limit = self._config.runtime.restarts
                 again = f"more than {limit} times in a minute ([runtime] restarts)"
                 self._fail(f"{role} ended {again}: {why}" if limit else text)
             else:
-                self.view.last_error.setdefault(role, text)
+                self.view.book.errors.setdefault(role, text)
                 self._children.forget(role)
 
     def _start_again(self) -> bool:
         """Start who is due; tell whether there was one."""
         due = self._restarts.due(self._clock())
         for role in due:
-            self.view.restarts[role] = self.view.restarts.get(role, 0) + 1
-            self.view.heard_ns[role] = self._clock()
-            log.warning("started again", role=role, why=self.view.last_error.get(role))
+            self.view.book.restarted(role)
+            self.view.book.heard(role, self._clock())
+            log.warning("started again", process=role, why=self.view.book.errors.get(role))
             self._children.start(role)
             self._alive.add(role)
         return bool(due)
@@ -312,7 +320,8 @@ class Supervisor:
         if received is None or not isinstance(body := received[1].body, ControlBody):
             return
         if body.what == "status":
-            reply = ControlBody(what="status", data=status(self.view, self._clock()))
+            told = status(self.view, self._clock()).model_dump(mode="json")
+            reply = ControlBody(what="status", data=told)
         elif body.what == "stop":
             self._stop_source("stopped by request")
             reply = ControlBody(what="stopping", data={"run_id": self.view.run_id})
@@ -321,20 +330,16 @@ class Supervisor:
         self._control.offer(encode(reply), to=received[0])  # who asks must listen
 
 
-def status(view: View, now_ns: int) -> dict[str, Any]:
+def status(view: View, now_ns: int) -> Status:
     """Return what ``phasewatch status`` shows."""
-    return {
-        "run_id": view.run_id,
-        "source": view.source,
-        "expected": view.expected,
-        "processes": {
-            role: {
-                "age_s": round((now_ns - heard) / 1e9, 3),
-                "restarts": view.restarts.get(role, 0),
-                "error": view.last_error.get(role, ""),
-                **view.health.get(role, {}),
-            }
-            for role, heard in view.heard_ns.items()
-        },
-        "events": [event.model_dump(mode="json") for event in view.events],
-    }
+    return run_status(
+        view.book,
+        now_ns,
+        run_id=view.run_id,
+        source=view.source,
+        expected=view.expected,
+        classes=view.classes,
+        stopping=view.stopping,
+        events=view.events,
+        n_events=view.n_events,
+    )

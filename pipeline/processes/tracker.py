@@ -61,7 +61,7 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
             if not inbox.waiting:
                 break
         tracker.advance()
-        desk.health(**tracker.health(), rejected=inbox.rejected)
+        desk.health(lambda: {**tracker.health(), "rejected": inbox.rejected})
 
 
 class TrackerProcess:
@@ -143,8 +143,7 @@ class TrackerProcess:
         health: dict[str, object] = {
             "classified": self._ledger.classified,
             "failed": self._ledger.failed,
-            "dropped": sum(self._ledger.dropped.values()),
-            "dropped_by_reason": dict(self._ledger.dropped),
+            "dropped": dict(self._ledger.dropped),
             "twice": self._reorder.ignored,
             "queued": len(self._reorder),
         }

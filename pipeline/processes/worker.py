@@ -14,8 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-import structlog
-
+from phasewatch.pipeline import logs
 from phasewatch.pipeline.processes.children import DEBUG
 from phasewatch.pipeline.processes.desk import Desk
 from phasewatch.pipeline.transport.links import Transport
@@ -25,7 +24,7 @@ ORPHANED, ORPHAN_GRACE_S = 3, 2.0
 
 def main(role: str, address: str) -> int:
     """Serve as `role` (a kind, or a kind and a number: ``reducer-2``); return the exit code."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    logs.configure(role, debug=DEBUG in os.environ)
     signal.signal(signal.SIGTERM, _end)
     folder = Path(address.removeprefix("ipc://")).parent
     threading.Thread(target=_end_with_supervisor, args=(folder,), daemon=True).start()
@@ -33,6 +32,7 @@ def main(role: str, address: str) -> int:
         desk = Desk(transport, address, role)
         try:
             setup = desk.configure()
+            logs.bind(run=setup.run_id)
             kind = role.partition("-")[0]
             serve = importlib.import_module(f"phasewatch.pipeline.processes.{kind}").serve
             serve(transport, desk, setup)

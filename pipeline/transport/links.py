@@ -1,8 +1,9 @@
 """Links: ZeroMQ sockets that speak our messages, polled together.
 
-A socket binds to loopback or to ipc; a public bind is refused, since nothing here is encrypted.
-What a peer sends is checked by `decode`; a message that fails is counted on the link and otherwise
-as if it had not come, so that one hostile peer does not stop the others.
+A socket binds to loopback or to ipc; where other hosts could reach it, it takes keys
+(`phasewatch.pipeline.transport.keys`), and with keys every tcp link is encrypted. What a peer sends
+is checked by `decode`; a message that fails is counted on the link and otherwise as if it had not
+come, so that one hostile peer does not stop the others.
 """
 
 import os
@@ -17,10 +18,25 @@ import zmq
 
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import LIMITS, Message, MessageError, Part, decode
+from phasewatch.pipeline.transport.keys import Guard, Keys
 
 Kind = Literal["push", "pull", "router", "dealer", "pub", "xpub", "sub"]
 KINDS = 32  # kinds of errors remembered per link; a peer could make up any number
 LONGEST = 500  # characters of an error, which may quote the peer
+# A host that is gone is found out within 20 s, by probes of ZeroMQ and, behind a firewall that
+# forgets idle connections, of tcp; who lost it tries again after 0.1 s, then ever less often.
+TCP_OPTIONS = {
+    zmq.HEARTBEAT_IVL: 5_000,
+    zmq.HEARTBEAT_TIMEOUT: 15_000,
+    zmq.HEARTBEAT_TTL: 20_000,
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 30,
+    zmq.TCP_KEEPALIVE_INTVL: 10,
+    zmq.TCP_KEEPALIVE_CNT: 3,
+    zmq.HANDSHAKE_IVL: 10_000,
+    zmq.RECONNECT_IVL: 100,
+    zmq.RECONNECT_IVL_MAX: 5_000,
+}
 _PARTICULARS = re.compile(r"""'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$)|\d+""")
 log = structlog.get_logger(__name__)
 
@@ -124,14 +140,16 @@ class Transport:
     """All links of one process; a context manager that closes them.
 
     On a regular exit what was sent is still delivered, for at most `linger_s`; after an exception
-    it is discarded.
+    it is discarded. With `keys` every tcp link is encrypted and lets in only who is known.
     """
 
-    def __init__(self, *, linger_s: float = 30.0) -> None:
+    def __init__(self, *, linger_s: float = 30.0, keys: Keys | None = None) -> None:
         self._context = zmq.Context()
         self._links: list[Link] = []
         self._wakeups: list[Wakeup] = []
         self._linger_ms = int(linger_s * 1000)
+        self._keys = keys
+        self._guard: Guard | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -152,10 +170,10 @@ class Transport:
         Raises
         ------
         PipelineError
-            The address is public, in use, or not an address.
+            The address is public and there are no keys, is in use, or is not an address.
         """
         if bind:
-            check_bind(address)
+            check_bind(address, self._keys)
         socket = self._context.socket(getattr(zmq, kind.upper()))
         socket.set_hwm(hwm)
         socket.setsockopt(zmq.MAXMSGSIZE, LIMITS.array_bytes)
@@ -167,17 +185,31 @@ class Transport:
         if identity is not None:
             socket.setsockopt(zmq.IDENTITY, identity)
         try:
+            if address.startswith("tcp:"):
+                self._prepare(socket, bind=bind)
             (socket.bind if bind else socket.connect)(address)
         except zmq.ZMQError as error:
             socket.close(linger=0)
             verb = "bind" if bind else "connect"
             raise PipelineError(f"cannot {verb} {address}: {error.strerror}") from None
+        except PipelineError:
+            socket.close(linger=0)
+            raise
         if kind == "sub":
             socket.setsockopt(zmq.SUBSCRIBE, b"")
         actual = socket.getsockopt(zmq.LAST_ENDPOINT) if bind else address
         text = actual.decode().rstrip("\0") if isinstance(actual, bytes) else str(actual)
         self._links.append(Link(socket, kind, text))
         return self._links[-1]
+
+    def _prepare(self, socket: "zmq.Socket[bytes]", *, bind: bool) -> None:
+        for option, value in TCP_OPTIONS.items():
+            socket.setsockopt(option, value)
+        if self._keys is None:
+            return
+        self._keys.secure(socket, bind=bind)
+        if bind and self._guard is None:  # before the first peer can come
+            self._guard = Guard(self._context, self._keys)
 
     def wakeup(self) -> Wakeup:
         """Return a new way for a thread to end a wait."""
@@ -200,16 +232,19 @@ class Transport:
         for wakeup in self._wakeups:
             os.close(wakeup.fd)
         self._links, self._wakeups = [], []
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
         self._context.term()
 
 
-def check_bind(address: str) -> None:
-    """Refuse to bind to anything but ipc, inproc and loopback.
+def check_bind(address: str, keys: Keys | None = None) -> None:
+    """Refuse to bind to anything but ipc, inproc and loopback, and with `keys` any tcp address.
 
     Raises
     ------
     PipelineError
-        The address could be reached from another host.
+        The address could be reached from another host, and there are no keys.
     """
     scheme, _, rest = address.partition("://")
     if scheme in ("ipc", "inproc"):
@@ -219,7 +254,8 @@ def check_bind(address: str) -> None:
         loopback = host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         loopback = False
-    if scheme != "tcp" or not loopback:
+    if scheme != "tcp" or not (loopback or keys):
         raise PipelineError(
-            f"{address}: sockets bind to loopback only, e.g. tcp://127.0.0.1:5555 or ipc://FILE"
+            f"{address}: without keys sockets bind to loopback only, e.g. tcp://127.0.0.1:5555 or "
+            'ipc://FILE; `phasewatch keys FOLDER` and [runtime] keys = "FOLDER" open it'
         )

@@ -288,7 +288,7 @@ def test_an_accelerator_that_dies_is_told(folder: Path, tmp_path: Path) -> None:
     pids: dict[str, int] = {}
 
     def update(view: View) -> None:
-        if pids and "accelerator" in view.heard_ns:
+        if pids and "accelerator" in view.book.heard_ns:
             os.kill(pids.pop("accelerator"), signal.SIGKILL)
             pids.clear()
 

@@ -109,7 +109,7 @@ def test_the_progress_line_says_what_matters() -> None:
         "tracker": {
             "classified": 25,
             "failed": 2,
-            "dropped": 0,
+            "dropped": {},
             "phase": 1,
             "posterior": 0.987,
             "zones": ({"boundary": 0, "after": 9, "before": 13, "n": 3, "passed": True},),
