@@ -145,6 +145,15 @@ def probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
     return result
 
 
+def eager(net: nn.Module, patterns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probabilities (n, n_classes) by torch, all `patterns` (n, n_points) in one batch.
+
+    What a user would write; the last bits depend on the batch.
+    """
+    with torch.inference_mode():
+        return probabilities(net(torch.from_numpy(patterns)).double())
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
