@@ -32,6 +32,9 @@ MOST_POOLED = 6
 # Blocks that go through CHUNK elements of their rows together before the next CHUNK, so that the
 # weights (at most 32 kB) and the rows stay in the cache: 64 patterns of a linear layer.
 BLOCKS, CHUNK = 64 // ROWS + 1, 256
+# Rows of weights that are asked for ahead of use: with 4.8 MB of them, which do not stay in the
+# nearest caches, 0.15 ms for one pattern instead of 0.3 and 1.05 ms for 64 instead of 1.3.
+AHEAD, READ = 32, (0, 3, 1)  # the arguments of llvm.prefetch for data that is read and kept
 
 # Typed here: called from Python these functions are not what they are when compiled.
 _intrinsic: Callable[[Any], Any] = extending.intrinsic
@@ -81,6 +84,9 @@ def _block(typing: Any, x: Any, start: Any, step: Any, last: Any, depth: Any, w:
         of_x, of_w, of_sums = (_data(context, builder, *a) for a in arrays)
         kind = ir.FunctionType(_vector, [_vector] * 3)
         fma = _function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte] + [cgutils.int32_t] * 3)
+        prefetch = _function(builder.module, kind, "llvm.prefetch.p0")
         rows, found = [], []
         for i in range(ROWS):
             begin = builder.add(start, builder.mul(step, _int(i)))
@@ -90,6 +96,9 @@ def _block(typing: Any, x: Any, start: Any, step: Any, last: Any, depth: Any, w:
             found.append([cgutils.alloca_once_value(builder, half) for half in halves])
         with cgutils.for_range(builder, depth) as loop:
             at = builder.add(first, builder.mul(loop.index, _int(WIDTH)))
+            for line in range(AHEAD * WIDTH, (AHEAD + 1) * WIDTH, 16):  # of 64 bytes
+                there = builder.gep(of_w, [builder.add(at, _int(line))])
+                builder.call(prefetch, [builder.bitcast(there, byte), *map(cgutils.int32_t, READ)])
             weights = _read(builder, of_w, at)
             for row, halves in zip(rows, found, strict=True):
                 value = _splat(builder, builder.load(builder.gep(row, [loop.index])))

@@ -102,8 +102,9 @@ class Predictor:
             whole = bridged = bridge(patterns)
             novelty = self._novelty(bridged)
         probability = self._probability(whole)
-        if bad := np.flatnonzero(~np.isfinite(probability).all(axis=1)).tolist():
-            raise ModelError(f"pattern {bad[0]}: the network gives no finite value for it")
+        if not np.isfinite(probability).all():
+            bad = int(np.isfinite(probability).all(axis=1).argmin())
+            raise ModelError(f"pattern {bad}: the network gives no finite value for it")
         return Predictions(probability, novelty)
 
     def _probability(self, whole: NDArray[np.float32] | torch.Tensor) -> NDArray[np.float32]:
