@@ -77,14 +77,14 @@ def report(json_file: Path | None) -> None:
     with console.status("") as status:
         for row in rows(lambda text: status.update(text)):
             found.append(row)
-    columns = "model|batch|eager us|network us|predictor us|stage us|ratio|patterns/s|deviation"
-    table = Table(*columns.split("|"), "same labels")
+    columns = "model|batch|eager|network|predictor|stage|ratio|patterns/s|deviation|labels"
+    table = Table(*columns.split("|"), title="us per pattern")
     for row in found:
         network = "torch" if row.network_us is None else f"{row.network_us:.1f}"
         times = (f"{row.eager_us:.1f}", network, f"{row.predictor_us:.1f}", f"{row.stage_us:.1f}")
         table.add_row(
             *(row.model, str(row.batch), *times, f"{row.ratio:.1f}", f"{row.rate_hz:.0f}"),
-            *(f"{row.deviation:.0e}", "yes" if row.same_labels else "NO"),
+            *(f"{row.deviation:.0e}", "same" if row.same_labels else "DIFFER"),
         )
     console.print(table)
     if json_file is not None:

@@ -53,12 +53,12 @@ class Row:
         _require(bool(self._steps))
         self.shape = shape
         self.widest = max(size for _, size in self._steps)
-        self._between = [np.empty(0, np.float32)] * 2
+        self._between = [kernels.aligned(0)] * 2
 
     def __call__(self, x: Float32, n: int, y: Float32) -> None:
         """Set `y` to what becomes of the `n` patterns in `x`, both flat."""
         if self._between[0].size < n * self.widest:
-            self._between = [np.empty(n * self.widest, np.float32) for _ in range(2)]
+            self._between = [kernels.aligned(n * self.widest) for _ in range(2)]
         last = len(self._steps) - 1
         for i, (step, _) in enumerate(self._steps):
             out = y if i == last else self._between[i % 2]

@@ -11,7 +11,9 @@ by `phasewatch.models.device`, which rounds otherwise in the last bits.
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,6 +75,11 @@ class Predictor:
         on_cpu = self.device.type == "cpu"
         self._forward = compiled(self._net, card.axis.n) if on_cpu else None
         self._tile = 1 if on_cpu else CUDA_TILE
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process without the kernels, which are made anew there."""
+        again = partial(Predictor, device=str(self.device))
+        return again, (self._net, self.card, self._novelty)
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> "Predictor":

@@ -1,5 +1,7 @@
 """The compiled forward pass against torch's, and against itself in other batches."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,13 @@ def test_each_alone_has_the_same_bits(network):
     _, forward, patterns, logits = network
     alone = [forward(patterns[i : i + 1])[0] for i in range(0, MOST, 9)]
     assert np.array_equal(alone, logits[::9])
+
+
+def test_threads_do_not_disturb_each_other(network):
+    _, forward, patterns, logits = network
+    with ThreadPoolExecutor(4) as pool:
+        for first, found in enumerate(pool.map(lambda i: forward(patterns[i:]), range(16))):
+            assert np.array_equal(found, logits[first:])
 
 
 @settings(deadline=None, max_examples=40)
