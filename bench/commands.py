@@ -57,6 +57,7 @@ def simulate(
 
 class _Scenario(StrEnum):
     reduction = "reduction"
+    inference = "inference"
 
 
 def bench(
@@ -69,7 +70,12 @@ def bench(
 
     reduction: integration and baseline against pyFAI and pybaselines, on one core and on all. Ours
     takes 8 frames a call and core (64 patterns a call); the ratio for one a call is beside it.
+    inference: each network, from patterns to labels, against eager torch, on one core.
     """
+    if scenario is _Scenario.inference:
+        from phasewatch.bench import inference
+
+        return inference.report(json_file)
     import json
     import os
 

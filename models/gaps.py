@@ -5,6 +5,7 @@ or infinite (the integrator gives NaN where no valid pixel falls into a bin).
 """
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from phasewatch.models.errors import ModelError
@@ -44,7 +45,10 @@ def bridge(patterns: Float32) -> Float32:
     if patterns.ndim != 2:
         raise ModelError(f"patterns: (n, n_points) wanted, not shape {patterns.shape}")
     whole = np.array(patterns, np.float32, order="C")
-    for i, row in enumerate(whole):
+    plain = np.empty(len(whole), np.bool_)
+    _find_plain(whole, plain)
+    for i in np.flatnonzero(~plain):
+        row = whole[i]
         if why := fault(row):
             raise ModelError(f"pattern {i}: {why}")
         empty = ~np.isfinite(row)
@@ -52,3 +56,19 @@ def bridge(patterns: Float32) -> Float32:
             index = np.arange(row.size)
             row[empty] = np.interp(index[empty], index[~empty], row[~empty])
     return whole
+
+
+@njit(nogil=True, cache=True)
+def _find_plain(patterns: Float32, plain: NDArray[np.bool_]) -> None:
+    """Set `plain` (n,) to whether a pattern has neither a fault nor an empty bin.
+
+    By counting, which makes vectors: 1 us a pattern.
+    """
+    largest = np.float32(LARGEST)
+    for i in range(len(patterns)):
+        row = patterns[i]
+        good = different = 0
+        for j in range(row.size):
+            good += abs(row[j]) <= largest  # not if it is NaN
+            different += row[j] != row[0]
+        plain[i] = good == row.size and different > 0

@@ -1,10 +1,9 @@
 """Patterns to probabilities and novelty, the same bits for a pattern whatever batch it is in.
 
-A matrix product rounds differently for different numbers of rows, and so would a probability. The
-network therefore always sees a tile of the same shape: on a CPU one pattern on one thread, on CUDA
-`CUDA_TILE` patterns, the last tile filled up with zeros. On a CPU core the CNN loses nothing by
-this at 4023 points (0.57 ms per pattern in tiles of 1, 0.61 in tiles of 16); the FCNN, a product of
-1.2 million weights with a vector instead of a matrix, does (0.28 ms against 0.035).
+On a CPU the network is translated into kernels that sum in the same order whatever the batch
+(`phasewatch.models.forward`). Where it cannot be, and on CUDA, torch runs it; its matrix products
+round differently for different numbers of rows, so that it always sees a tile of the same shape: on
+a CPU one pattern on one thread, on CUDA `CUDA_TILE` patterns, the last tile filled up with zeros.
 
 Patterns that are already on a torch device stay there; they are bridged and their novelty is scored
 by `phasewatch.models.device`, which rounds otherwise in the last bits.
@@ -12,7 +11,9 @@ by `phasewatch.models.device`, which rounds otherwise in the last bits.
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,9 @@ from torch import nn
 from phasewatch.models import device as on_device
 from phasewatch.models.card import Card, check
 from phasewatch.models.errors import ModelError
+from phasewatch.models.forward import compiled
 from phasewatch.models.gaps import bridge
+from phasewatch.models.kernels import softmax
 from phasewatch.models.novelty import Novelty
 from phasewatch.models.regrid import regrid
 from phasewatch.models.store import load
@@ -69,7 +72,14 @@ class Predictor:
         self.device = _device(device)
         self._net = net.to(self.device).eval()
         self._novelty = novelty
-        self._tile = 1 if self.device.type == "cpu" else CUDA_TILE
+        on_cpu = self.device.type == "cpu"
+        self._forward = compiled(self._net, card.axis.n) if on_cpu else None
+        self._tile = 1 if on_cpu else CUDA_TILE
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process without the kernels, which are made anew there."""
+        again = partial(Predictor, device=str(self.device))
+        return again, (self._net, self.card, self._novelty)
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> "Predictor":
@@ -91,18 +101,29 @@ class Predictor:
             raise ModelError(
                 f"patterns: shape {tuple(patterns.shape)}, not (n, {self.card.axis.n})"
             )
+        whole: NDArray[np.float32] | torch.Tensor
         if isinstance(patterns, torch.Tensor):
             whole = on_device.bridge(patterns)
             novelty = on_device.novelty(self._novelty, whole).cpu().numpy()
         else:
-            bridged = bridge(patterns)
-            whole, novelty = torch.from_numpy(bridged), self._novelty(bridged)
+            whole = bridged = bridge(patterns)
+            novelty = self._novelty(bridged)
         probability = self._probability(whole)
-        if bad := np.flatnonzero(~np.isfinite(probability).all(axis=1)).tolist():
-            raise ModelError(f"pattern {bad[0]}: the network gives no finite value for it")
+        if not np.isfinite(probability).all():
+            bad = int(np.isfinite(probability).all(axis=1).argmin())
+            raise ModelError(f"pattern {bad}: the network gives no finite value for it")
         return Predictions(probability, novelty)
 
-    def _probability(self, whole: torch.Tensor) -> NDArray[np.float32]:
+    def _probability(self, whole: NDArray[np.float32] | torch.Tensor) -> NDArray[np.float32]:
+        if self._forward is None:
+            return self._by_torch(torch.as_tensor(whole))
+        patterns = whole.cpu().numpy() if isinstance(whole, torch.Tensor) else whole
+        logits = self._forward(patterns)
+        probability = np.empty((len(patterns), len(self.card.classes)), np.float32)
+        softmax(logits, self.card.temperature, probability)
+        return probability
+
+    def _by_torch(self, whole: torch.Tensor) -> NDArray[np.float32]:
         # Torch and numpy allocate the tile alike for every pattern, so that kernels which look at
         # the alignment of their input take the same path for all.
         shape = (self._tile, self.card.axis.n)
@@ -130,6 +151,15 @@ def probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
         p = torch.softmax(logits, dim=1)
     result: NDArray[np.float32] = p.float().cpu().numpy()
     return result
+
+
+def eager(net: nn.Module, patterns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probabilities (n, n_classes) by torch, all `patterns` (n, n_points) in one batch.
+
+    What a user would write; the last bits depend on the batch.
+    """
+    with torch.inference_mode():
+        return probabilities(net(torch.from_numpy(patterns)).double())
 
 
 def _device(name: str) -> torch.device:

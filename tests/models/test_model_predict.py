@@ -1,3 +1,4 @@
+import pickle
 import re
 from dataclasses import replace
 
@@ -81,7 +82,7 @@ def test_a_pattern_gives_the_same_bits_in_any_batch(predictor, expected, data):
 
 
 def test_batch_of_many_points_gives_the_same_bits(trained):
-    """At 4023 points a matrix product does differ from the sum over single rows."""
+    """At 4023 points torch's matrix product does differ from its sum over single rows."""
     torch.manual_seed(0)
     _, card, novelty = trained
     net = create(card.architecture, n_points=4023, n_classes=2)
@@ -102,6 +103,12 @@ def test_threads_do_not_matter_and_are_left_alone(predictor, expected):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_it_travels_to_another_process(predictor, expected):
+    found = pickle.loads(pickle.dumps(predictor))(PATTERNS)
+    assert np.array_equal(found.probability, expected.probability)
+    assert np.array_equal(found.novelty, expected.novelty)
 
 
 def test_what_comes_out(predictor, expected):
