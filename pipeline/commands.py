@@ -3,6 +3,7 @@
 import signal
 import sys
 from contextlib import suppress
+from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -112,6 +113,30 @@ def stop(address: Address, wait: Wait = 2.0, keys: KeyFolder = None) -> None:
     """Stop the source of a run; what was received still comes through."""
     data = request(address, "stop", timeout_s=wait, keys=_keys(keys))
     typer.echo(f"stopping run {data['run_id']}")
+
+
+class _Role(StrEnum):
+    reducer = "reducer"
+
+
+def worker(
+    connect: Annotated[str, typer.Option(help="[runtime] listen of the run, tcp://HOST:PORT.")],
+    role: Annotated[_Role, typer.Option(help="What to do.")] = _Role.reducer,
+    keys: KeyFolder = None,
+) -> int:
+    """Work for a run of another host, until it is over or Ctrl-C; what is left goes to others.
+
+    The files that the configuration names (PONI, mask, dark, flat) must be at the same paths here,
+    as they are on a shared file system; frames come over the network.
+    """
+    from phasewatch.pipeline.processes.worker import join
+
+    typer.echo(f"{role.value} for {connect}: waiting to be told what to do (Ctrl-C leaves)")
+    error = join(role.value, connect, _keys(keys))
+    if error is not None:
+        raise PipelineError(error)
+    typer.echo("left")
+    return 0
 
 
 def keys(

@@ -115,9 +115,9 @@ class RuntimeConfig(Section):
     reducer asks for ahead. `failures_in_a_row`: one more stops the run. `reorder_wait_s`: how long
     a missing item is waited for in live mode. `resend_s`: how long the receiver waits for an item
     before it sends it again. `restarts`: how often within a minute a process that died is started
-    again. `control`: where ``phasewatch status`` asks; port 0 is a free one. `listen`: the host, as
-    ``tcp://HOST``, at which workers of other hosts may join. `keys`: the folder that
-    ``phasewatch keys`` wrote, for all that is reached from other hosts.
+    again. `control`: where ``phasewatch status`` asks; port 0 is a free one. `listen`: where
+    workers of other hosts may join, ``tcp://HOST:PORT``; the two ports after it are used too.
+    `keys`: the folder that ``phasewatch keys`` wrote, for all that is reached from other hosts.
     """
 
     mode: Literal["lossless", "live"] = "lossless"
@@ -129,7 +129,7 @@ class RuntimeConfig(Section):
     resend_s: Annotated[float, Field(gt=0)] = 3.0
     restarts: Annotated[int, Field(ge=0)] = 5
     control: str = "tcp://127.0.0.1:0"
-    listen: Annotated[str, Field(pattern=r"^tcp://[^:/]+$")] | None = None
+    listen: Annotated[str, Field(pattern=r"^tcp://[^:/]+:[0-9]{1,5}$")] | None = None
     keys: str | None = None
 
 

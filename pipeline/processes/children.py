@@ -6,13 +6,16 @@ import sys
 from collections.abc import Sequence
 
 DEBUG = "PHASEWATCH_DEBUG"  # in the environment: errors in children with their traceback
+KEYS = "PHASEWATCH_KEYS"  # in the environment: the folder of keys for their tcp links
 
 
 class Children:
     """The processes of a run by role; each inherits the shared memory `ring`."""
 
-    def __init__(self, roles: Sequence[str], address: str, ring: int) -> None:
-        self._address, self._ring = address, ring
+    def __init__(
+        self, roles: Sequence[str], address: str, ring: int, *, keys: str | None = None
+    ) -> None:
+        self._address, self._ring, self._keys = address, ring, keys
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         for role in roles:
             self.start(role)
@@ -21,6 +24,8 @@ class Children:
         """Start `role`, in the place of the one that ended."""
         # One thread each: the processes are the parallelism, and sums do not depend on a count.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        if self._keys is not None:
+            environment[KEYS] = self._keys
         self._processes[role] = subprocess.Popen(
             [sys.executable, "-m", "phasewatch.pipeline.processes.worker", role, self._address],
             stdin=subprocess.PIPE,

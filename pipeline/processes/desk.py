@@ -13,6 +13,7 @@ from phasewatch.pipeline.transport.links import Link, Transport
 
 Clock = Callable[[], int]
 HEALTH_EVERY_NS = 200_000_000
+SILENT_NS = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,23 @@ class Setup:
 
 
 class Desk:
-    """The link to the supervisor. `finished` turns true when the run is over."""
+    """The link to the supervisor. `finished` turns true when the run is over.
+
+    A `guest` is on another host: it does not notice that the supervisor has died, so that is taken
+    to be so when nothing was heard for `SILENT_NS` (the supervisor says something every second).
+    """
 
     def __init__(
-        self, transport: Transport, address: str, role: str, clock: Clock = time.monotonic_ns
+        self,
+        transport: Transport,
+        address: str,
+        role: str,
+        clock: Clock = time.monotonic_ns,
+        *,
+        guest: bool = False,
     ) -> None:
         self.transport, self.role, self.clock = transport, role, clock
+        self._guest, self._heard_ns = guest, 0
         self.link = transport.link("dealer", address, bind=False, identity=role.encode())
         self.finished = False
         self._said: list[tuple[str, dict[str, Any]]] = []
@@ -48,6 +60,8 @@ class Desk:
         """Say hello; wait for the set-up."""
         self.report("hello")
         while True:
+            if self._guest:  # it may be there before the run, and say it in vain
+                self.offer("hello")
             for what, data in self.commands(timeout_ms=1000):
                 if what == "configure":
                     config = Config.model_validate(data["config"])
@@ -83,6 +97,8 @@ class Desk:
         """Say what `report` gives (None: that of last time) at most every 0.2 s, never waiting."""
         self._report = report or self._report
         now = self.clock()
+        if self._guest and now - self._heard_ns > SILENT_NS:
+            self.finished = True
         if now >= self._next_health:
             self._next_health = now + HEALTH_EVERY_NS
             self.offer("health", error=logs.last_error(), **self._report())
@@ -92,6 +108,7 @@ class Desk:
             self.transport.poll([self.link], timeout_ms)
         while self.link.waiting:
             received = self.link.receive()
+            self._heard_ns = self.clock()
             if received is None or not isinstance(body := received[1].body, ControlBody):
                 continue
             if body.what == "finish":

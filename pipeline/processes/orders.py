@@ -3,6 +3,8 @@
 Used by the reducer and the accelerator, which differ in what they do with them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +59,13 @@ class Orders:
         """Ask a new receiver, which knows nothing of us."""
         self.ask(self._ahead if self._ready else 0)
 
-    def leave(self) -> None:
-        """Say that no more is wanted."""
-        self.link.offer(encode(LeaveBody()))
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Tell the receiver at the end that what it sent us goes to others."""
+        try:
+            yield
+        finally:
+            self.link.offer(encode(LeaveBody()))
 
     def take(self) -> RunStart | Loan | None:
         """Return what came: the start of the run, or items of it; None where it was neither.

@@ -11,6 +11,8 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -26,7 +28,9 @@ from phasewatch.pipeline.messages import encode
 from phasewatch.pipeline.observe import Observers, open_observers
 from phasewatch.pipeline.processes.children import Children
 from phasewatch.pipeline.processes.desk import Clock
+from phasewatch.pipeline.processes.guests import Guests
 from phasewatch.pipeline.restarts import Restarts
+from phasewatch.pipeline.transport.keys import Keys
 from phasewatch.pipeline.transport.links import Link, Transport
 from phasewatch.pipeline.transport.ring import new_memory
 
@@ -74,11 +78,17 @@ def roles(config: Config) -> list[str]:
 
 
 def addresses(config: Config, folder: str) -> dict[str, str]:
-    """Return who listens where, on this host: sockets in `folder`."""
+    """Return who listens where: sockets in `folder`, and what workers of other hosts reach."""
     known = {
         name: f"ipc://{folder}/{name}" for name in ("work", "acks", "reduced", "tracker", "results")
     }
-    return known if config.classifier else {**known, "reduced": known["tracker"]}
+    if config.runtime.listen is not None:
+        host, _, port = config.runtime.listen.rpartition(":")
+        known["work"], known["reduced"] = f"{host}:{int(port) + 1}", f"{host}:{int(port) + 2}"
+    if config.classifier is None:
+        ours = "tracker" if config.runtime.listen is None else "reduced"
+        known["tracker"] = known["reduced"] = known[ours]
+    return known
 
 
 def supervise(
@@ -95,18 +105,22 @@ def supervise(
     outcome has an error; what was written before stays.
     """
     config = settled(config)
+    runtime = config.runtime
+    keys = None if runtime.keys is None else Keys.load(Path(runtime.keys))
     with (
         tempfile.TemporaryDirectory(prefix="phasewatch-") as folder,
-        Transport(linger_s=2.0) as transport,
+        Transport(linger_s=2.0, keys=keys) as transport,
         open_observers(config) as observers,
     ):
         hub = transport.link("router", f"ipc://{folder}/hub", bind=True)
-        control = transport.link("router", config.runtime.control, bind=True)
+        control = transport.link("router", runtime.control, bind=True)
+        gate = transport.link("router", runtime.listen, bind=True) if runtime.listen else None
         ring = new_memory()
         grace_s = GRACE_AFTER_ERROR_S
         try:
-            children = Children(roles(config), hub.address, ring)
-            supervisor = Supervisor(config, transport, hub, control, clock, children, ring)
+            children = Children(roles(config), hub.address, ring, keys=runtime.keys)
+            desks = Desks(hub, control, gate)
+            supervisor = Supervisor(config, transport, desks, clock, children, ring)
             logs.bind(role="supervisor", run=supervisor.view.run_id)
             on_start(children.pids)
             try:
@@ -121,6 +135,15 @@ def supervise(
             os.close(ring)
 
 
+@dataclass(frozen=True, slots=True)
+class Desks:
+    """Where the supervisor listens: its children, users, workers of other hosts (None: nowhere)."""
+
+    hub: Link
+    control: Link
+    gate: Link | None
+
+
 class Supervisor:
     """The state of one supervised run."""
 
@@ -128,16 +151,19 @@ class Supervisor:
         self,
         config: Config,
         transport: Transport,
-        hub: Link,
-        control: Link,
+        desks: Desks,
         clock: Clock,
         children: Children,
         ring: int,
     ) -> None:
         self._config, self._transport, self._clock = config, transport, clock
-        self._hub, self._control, self._children, self._ring = hub, control, children, ring
+        self._desks, self._children, self._ring = desks, children, ring
         self._restarts = Restarts(config.runtime.restarts)
-        self.view = View(run_id=uuid.uuid4().hex, control=control.address)
+        self.view = View(run_id=uuid.uuid4().hex, control=desks.control.address)
+        self._guests = None
+        if desks.gate is not None:
+            gone = partial(self._tell, "receiver", "gone")
+            self._guests = Guests(desks.gate, self.view.book, lambda name: gone(role=name))
         self._present: set[str] = set()
         self._alive = set(roles(config))  # as far as is known
         self._not_ready = set(roles(config)) - {"receiver"}
@@ -159,11 +185,16 @@ class Supervisor:
         self._where = where
         while not self._over():
             try:
-                ready = self._transport.poll([self._hub, self._control], timeout_ms=100)
-                if self._control in ready:
+                hub, control, gate = self._desks.hub, self._desks.control, self._desks.gate
+                links = [hub, control] if gate is None else [hub, control, gate]
+                ready = self._transport.poll(links, timeout_ms=100)
+                if control in ready:
                     self._answer()
-                while self._hub.waiting:  # all, before anyone is thought to hang
+                while hub.waiting:  # all, before anyone is thought to hang
                     self._hear()
+                if self._guests is not None:
+                    self._guests.hear(self._setup(ring=None, again=False), self._clock())
+                    self._guests.check(self._clock())
                 self._check()
                 if self._start_again():
                     on_start(self._children.pids)
@@ -186,6 +217,8 @@ class Supervisor:
         """Send `what` to every process that said hello."""
         for role in sorted(self._present):
             self._tell(role, what)
+        if self._guests is not None:
+            self._guests.tell(what)
 
     def _stop_source(self, reason: str) -> None:
         self.view.stopping = reason
@@ -196,12 +229,12 @@ class Supervisor:
 
     def _tell(self, to: str, what: str, /, **data: Any) -> None:
         try:
-            self._hub.send(encode(ControlBody(what=what, data=data)), to=to.encode())
+            self._desks.hub.send(encode(ControlBody(what=what, data=data)), to=to.encode())
         except PipelineError:  # it has ended; `_check` says so
             self._present.discard(to)
 
     def _hear(self) -> None:
-        received = self._hub.receive()
+        received = self._desks.hub.receive()
         if received is None or not isinstance(body := received[1].body, ControlBody):
             return
         role, data = received[0].decode(errors="replace"), body.data
@@ -239,18 +272,21 @@ class Supervisor:
     def _welcome(self, role: str) -> None:
         self._present.add(role)
         again = self.view.book.restarts.get(role, 0) > 0
-        self._tell(
-            role,
-            "configure",
-            run_id=self.view.run_id,
-            config=self._config.model_dump(mode="json"),
-            addresses=self._where,
-            ring=self._ring,
-            again=again,
-        )
+        self._tell(role, "configure", **self._setup(ring=self._ring, again=again))
         if again:
             for other in sorted(self._present - {role}):
                 self._tell(other, "back", role=role)
+            if self._guests is not None:
+                self._guests.tell("back", role=role)
+
+    def _setup(self, *, ring: int | None, again: bool) -> dict[str, Any]:
+        return {
+            "run_id": self.view.run_id,
+            "config": self._config.model_dump(mode="json"),
+            "addresses": self._where,
+            "ring": ring,
+            "again": again,
+        }
 
     def _go(self) -> None:
         if not self._not_ready:
@@ -316,7 +352,7 @@ class Supervisor:
         self._abort_by = self._clock() + ABORT_NS
 
     def _answer(self) -> None:
-        received = self._control.receive()
+        received = self._desks.control.receive()
         if received is None or not isinstance(body := received[1].body, ControlBody):
             return
         if body.what == "status":
@@ -327,7 +363,7 @@ class Supervisor:
             reply = ControlBody(what="stopping", data={"run_id": self.view.run_id})
         else:
             reply = ControlBody(what="error", data={"text": f"no command {body.what!r}"})
-        self._control.offer(encode(reply), to=received[0])  # who asks must listen
+        self._desks.control.offer(encode(reply), to=received[0])  # who asks must listen
 
 
 def status(view: View, now_ns: int) -> Status:

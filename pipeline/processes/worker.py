@@ -2,21 +2,24 @@
 
 It says hello to the supervisor at ADDRESS, is told what to do, and does it until the run is over.
 It ends with the supervisor: standard input is a pipe from there, and its end means that the other
-side is gone.
+side is gone. A worker of another host does the same by `join`, and may leave when it likes.
 """
 
 import importlib
 import os
+import re
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
 from pathlib import Path
 
 from phasewatch.pipeline import logs
-from phasewatch.pipeline.processes.children import DEBUG
+from phasewatch.pipeline.processes.children import DEBUG, KEYS
 from phasewatch.pipeline.processes.desk import Desk
+from phasewatch.pipeline.transport.keys import Keys
 from phasewatch.pipeline.transport.links import Transport
 
 ORPHANED, ORPHAN_GRACE_S = 3, 2.0
@@ -28,23 +31,45 @@ def main(role: str, address: str) -> int:
     signal.signal(signal.SIGTERM, _end)
     folder = Path(address.removeprefix("ipc://")).parent
     threading.Thread(target=_end_with_supervisor, args=(folder,), daemon=True).start()
-    with Transport(linger_s=5.0) as transport:
-        desk = Desk(transport, address, role)
+    keys = Keys.load(Path(os.environ[KEYS])) if KEYS in os.environ else None
+    return 0 if _serve(role, address, keys) is None else 1
+
+
+def join(kind: str, address: str, keys: Keys | None) -> str | None:
+    """Serve a run of another host as one more `kind`, until it is over or Ctrl-C or SIGTERM.
+
+    Returns None, or the error that ended it.
+    """
+    role = f"{kind}@{socket.gethostname()[:40]}-{os.getpid()}"
+    logs.configure(role, debug=DEBUG in os.environ)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _serve(role, address, keys)
+    except KeyboardInterrupt:
+        return None
+
+
+def _serve(role: str, address: str, keys: Keys | None) -> str | None:
+    with Transport(linger_s=5.0, keys=keys) as transport:
+        desk = Desk(transport, address, role, guest="@" in role)
         try:
             setup = desk.configure()
             logs.bind(run=setup.run_id)
-            kind = role.partition("-")[0]
+            kind = re.split("[-@]", role)[0]
             serve = importlib.import_module(f"phasewatch.pipeline.processes.{kind}").serve
             serve(transport, desk, setup)
         except Exception as error:
             known = isinstance(error, ValueError | OSError) and str(error)
             kind = "" if known else f"{type(error).__name__} in {role}: "
-            desk.report("error", text=kind + " ".join(str(error).split()))
+            text = kind + " ".join(str(error).split())
+            desk.report("error", text=text)
             desk.commands(timeout_ms=2000)  # let the report go before the links are closed
             if os.environ.get(DEBUG):
                 raise
-            return 1
-    return 0
+            return text
+        except KeyboardInterrupt:
+            desk.report("bye")
+    return None
 
 
 def _end_with_supervisor(folder: Path) -> None:
