@@ -14,6 +14,7 @@ from phasewatch.calibration.plan import Entries, Sums, make_sums
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
+Patterns = NDArray[np.float32]
 
 
 class Reference:
@@ -68,16 +69,19 @@ class Reference:
                 f"range: no valid pixel is in {limits} {unit}, they are in ({low:.6g}, {high:.6g})"
             )
 
-    def __call__(self, frames: Array, patterns: NDArray[np.float32]) -> int:
-        """Set `patterns` (n, n_bins) to those of `frames`; return one that has none, or -1."""
+    def __call__(self, frames: Array, patterns: Patterns, variances: Patterns | None = None) -> int:
+        """Set `patterns` (n, n_bins), and `variances` if given; return a frame without, or -1."""
         for index, (frame, pattern) in enumerate(zip(frames, patterns, strict=True)):
             # NaN leaves pyFAI's sums as a masked pixel does, without a new plan for a new mask.
             last = last_valid(frame.dtype, self.calibration.saturation)
             image = frame.astype(np.float32)
             image[~((frame >= 0) & (frame <= last))] = np.nan
-            result = self.ai.integrate1d(image, **self.options)
+            counted = None if variances is None else image.copy()  # not pyFAI's max(counts, 1)
+            result = self.ai.integrate1d(image, variance=counted, **self.options)
             # Not by ai.empty = NaN: pyFAI 2026.9 then takes all pixels of a flat field as invalid.
             pattern[:] = np.where(result.count > 0, result.intensity, np.nan)
+            if variances is not None:
+                variances[index] = np.where(result.count > 0, np.square(result.sem), np.nan)
             if not (result.count > 0).any():
                 return index
         return -1
