@@ -1,7 +1,7 @@
 """Azimuthal integration as sums of raw counts in pixel order."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +47,8 @@ class PixelSums:
         return int(integrate_shared(counts, self.plan, self.shares, squares, work, *out, width))
 
     @cached_property
-    def _squares(self) -> Array | None:
-        return None if self.shares is None else frozen(np.square(self.shares))
+    def _squares(self) -> Array:
+        return frozen(np.square(cast(Array, self.shares)))
 
     def _sum_of(self, dtype: np.dtype[Any]) -> tuple[Any, int]:
         """Return the type of the sums of counts of `dtype`, and after how many pixels to widen."""

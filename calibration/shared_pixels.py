@@ -69,7 +69,8 @@ def integrate_shared(
         `EIGHT` frames at a time, or `ONE`.
     """
     m, lanes = len(patterns), len(width)
-    last, first = min(lanes, m) - 1, np.intp(0)  # numba compiles for 0 by itself, too
+    first: Any = np.intp(0)  # a plain 0 is compiled as a type of its own, too
+    last = min(lanes, m) - 1
     while True:
         for power in range(1 if variances.size > 0 else 0, -1, -1):
             coefficients = shares if power == 0 else squares
@@ -94,7 +95,7 @@ def integrate_shared(
                 patterns,
                 variances,
             ):
-                return frame
+                return int(frame)
         if first + lanes >= m:
             return -1
         first = min(first + lanes, m - lanes)  # some frames twice rather than one by one

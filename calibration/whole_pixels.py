@@ -3,6 +3,8 @@
 Integers are added as integers, exactly; floats as float64 in pixel order.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -47,14 +49,15 @@ def integrate_eight(
         (m, n_bins) their variance for Poisson counts, or (0, n_bins) if it is not asked for.
     """
     m, n_pixels = len(patterns), plan.where.size
-    last, first = min(7, m - 1), np.intp(0)  # numba compiles for 0 by itself, too
+    first: Any = np.intp(0)  # a plain 0 is compiled as a type of its own, too
+    last = min(7, m - 1)
     while True:
         for begin in range(0, n_pixels, chunk):
             _add(counts, first, last, begin, min(begin + chunk, n_pixels), plan, work)
             collect(work.table, work.sums[0])
         for lane in range(last + 1):
             if not _finish(counts, first + lane, lane, plan, work, patterns, variances):
-                return first + lane
+                return int(first + lane)
         if first + 8 >= m:
             return -1
         first = min(first + 8, m - 8)  # some frames twice rather than one by one

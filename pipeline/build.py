@@ -20,7 +20,11 @@ def reduce_stages(config: Config, run: RunStart) -> list[Stage]:
         Baseline(baseline.pop("method"), **baseline),
         Normalise(config.reduce.normalise),
     ]
-    return [integrate_stage(config), *clean] if "frame" in run.items else clean
+    if "frame" in run.items:
+        return [integrate_stage(config), *clean]
+    if config.reduce.variance:
+        raise PipelineError("[reduce] variance: only where the source gives frames")
+    return clean
 
 
 def integrate_stage(config: Config) -> Stage:
@@ -35,6 +39,7 @@ def integrate_stage(config: Config) -> Stage:
         unit=reduce.unit,
         split=reduce.split,
         range=reduce.range,
+        variance=reduce.variance,
     )
 
 
@@ -98,6 +103,8 @@ def _check_accelerated(config: Config, device: str) -> None:
     from phasewatch.calibration.gpu.reduce import can
 
     can(config.reduce.baseline.settings(), config.reduce.normalise)
+    if config.reduce.variance:
+        raise PipelineError('[reduce] variance: only with [reduce] device = "cpu"')
     if config.classifier is None:
         return
     if config.classifier.regrid:
