@@ -24,6 +24,7 @@ class PixelSums:
 
     def __init__(self, sums: Sums, saturation: float | None) -> None:
         self.plan, self.shares, self.saturation = sums.plan, sums.shares, saturation
+        self._spare: dict[tuple[int, Any], list[Work]] = {}
 
     def __call__(self, frames: Array, patterns: Patterns, variances: Patterns | None = None) -> int:
         """Set `patterns` (n, n_bins), and `variances` if given; return a frame without, or -1."""
@@ -38,13 +39,22 @@ class PixelSums:
         counts = Counts(frozen(values), frozen(bits), last[()], last_bits[()])
         kind, chunk = self._sum_of(unsigned if frames.dtype.kind in "iu" else frames.dtype)
         width = EIGHT if len(frames) >= TOGETHER else ONE
-        work = Work.of(patterns.shape[1], len(width), kind)
+        spare = self._spare.setdefault((len(width), kind), [])
+        try:  # new memory costs a 2M map as much as its sums
+            work = spare.pop()
+        except IndexError:
+            work = Work.of(patterns.shape[1], len(width), kind)
         out = patterns, patterns[:0] if variances is None else variances
         if self.shares is None:
             integrate = integrate_alone if width is ONE else integrate_eight
-            return int(integrate(counts, self.plan, chunk, work, *out))
-        squares = self.shares if variances is None else self._squares
-        return int(integrate_shared(counts, self.plan, self.shares, squares, work, *out, width))
+            without = int(integrate(counts, self.plan, chunk, work, *out))
+        else:
+            squares = self.shares if variances is None else self._squares
+            fixed = self.plan, self.shares, squares
+            without = int(integrate_shared(counts, *fixed, work, *out, width))
+        if without < 0:  # otherwise it is not cleared
+            spare.append(work)
+        return without
 
     @cached_property
     def _squares(self) -> Array:

@@ -32,6 +32,7 @@ from phasewatch.calibration.sums import (
     collect,
     finish,
     forget,
+    lose,
     weigh,
 )
 
@@ -74,27 +75,16 @@ def integrate_shared(
     while True:
         for power in range(1 if variances.size > 0 else 0, -1, -1):
             coefficients = shares if power == 0 else squares
-            for lane in range(lanes):
-                forget(work.lost, work.lost_count, lane)
-                for b in range(work.left.shape[1]):
-                    work.sums[power, lane, b] = 0.0
+            for lane in range(lanes):  # what the squares lost is what the shares will lose
+                forget(work.lost, lane)
             _share(counts, first, last, plan, coefficients, work, width)
-            collect(work.table, work.sums[power])
+            collect(work.table, work.sums[power], last)
         for lane in range(last + 1):
             frame = first + lane
-            if weigh(plan, work.lost, work.lost_count, work.left, lane):
-                _weigh_anew(counts, frame, plan, shares, work.left)
-            if not finish(
-                plan,
-                work.lost_count,
-                work.left,
-                lane,
-                work.sums[0],
-                work.sums[1],
-                frame,
-                patterns,
-                variances,
-            ):
+            if weigh(plan, work.lost, lane):
+                _weigh_anew(counts, frame, plan, shares, work.lost.left)
+            sums, squared = work.sums[0], work.sums[1]
+            if not finish(plan, work.lost, lane, sums, squared, frame, patterns, variances):
                 return int(frame)
         if first + lanes >= m:
             return -1
@@ -108,7 +98,7 @@ def _share(
     """Add the frames from `first` on, of which there are ``last + 1``, to the table by shares."""
     table, lanes, n_pixels = work.table, len(width), plan.where.size
     square = np.empty(GROUP * lanes)
-    second = (work.left.shape[1] + 1) * lanes
+    second = (work.sums.shape[2] + 1) * lanes
     entry = np.uint64(0)  # numba looks whether a signed index is negative
     for group in range(plan.entries.size):
         each = np.intp(plan.entries[group])
@@ -158,7 +148,7 @@ def _share_checked(
     width: Any,
 ) -> None:
     """Add pixels of one group, whose entries begin at `entry`: the valid ones."""
-    lanes, second = len(width), (work.left.shape[1] + 1) * len(width)
+    lanes, second = len(width), (work.sums.shape[2] + 1) * len(width)
     each = np.uint64(plan.entries[begin // GROUP])
     for i in range(begin, end):
         for lane in range(last + 1):
@@ -171,9 +161,7 @@ def _share_checked(
                     here = load(work.table, at, ONE)
                     store(work.table, at, fma(fill(share, ONE), fill(np.float64(x), ONE), here))
                 elif share != 0:
-                    work.lost[lane, 0, b] += share * plan.norm[i]
-                    work.lost[lane, 1, b] += share * plan.dark[i]
-                    work.lost_count[lane, b] += 1
+                    lose(work.lost, lane, b, share * plan.norm[i], share * plan.dark[i])
         entry += each
 
 

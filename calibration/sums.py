@@ -81,8 +81,27 @@ class Plan(NamedTuple):
     n_entries: NDArray[np.int64]
 
 
+class Lost(NamedTuple):
+    """What pixels that are invalid in one frame take away; lanes are frames summed together.
+
+    Attributes
+    ----------
+    weights
+        (lanes, 2, n_bins) what they take from the weights.
+    count, total
+        (lanes, n_bins) how many entries they have, and (lanes,) in all bins.
+    left
+        (2, n_bins) weights of one frame that has lost some.
+    """
+
+    weights: Float64
+    count: NDArray[np.int64]
+    total: NDArray[np.int64]
+    left: Float64
+
+
 class Work(NamedTuple):
-    """What frames are summed in; lanes are frames that are summed together.
+    """What frames are summed in; all zero between two calls.
 
     Attributes
     ----------
@@ -90,69 +109,74 @@ class Work(NamedTuple):
         (2 * (n_bins + 1) * lanes,) sums while they are made, lanes together.
     sums
         (2, lanes, n_bins) sums of counts by shares, and by squares of shares.
-    lost, lost_count
-        (lanes, 2, n_bins) what pixels that are invalid in a frame take from the weights, and
-        (lanes, n_bins) how many entries they have.
-    left
-        (2, n_bins) weights of one frame.
+    lost
+        What is invalid in these frames.
     """
 
     table: Array
     sums: Float64
-    lost: Float64
-    lost_count: NDArray[np.int64]
-    left: Float64
+    lost: Lost
 
     @classmethod
     def of(cls, n_bins: int, lanes: int, kind: Any) -> "Work":
         """Return a new one whose table is of the type `kind`."""
-        return cls(
-            np.zeros(2 * (n_bins + 1) * lanes, kind),
-            np.zeros((2, lanes, n_bins)),
+        lost = Lost(
             np.zeros((lanes, 2, n_bins)),
             np.zeros((lanes, n_bins), np.int64),
-            np.empty((2, n_bins)),
+            np.zeros(lanes, np.int64),
+            np.zeros((2, n_bins)),
         )
+        table = np.zeros(2 * (n_bins + 1) * lanes, kind)
+        return cls(table, np.zeros((2, lanes, n_bins)), lost)
 
 
 # Loops, not slices: numba compiles a second longer where arrays are assigned to.
 @njit(nogil=True)
-def collect(table: Array, sums: Float64) -> None:
-    """Add `table` to `sums` (lanes, n_bins) and clear it."""
+def collect(table: Array, sums: Float64, last: int) -> None:
+    """Add `table` to `sums` (lanes, n_bins), up to the lane `last`, and clear it."""
     lanes, n_bins = sums.shape
     for b in range(n_bins):
-        for lane in range(lanes):
+        for lane in range(last + 1):
             sums[lane, b] += table[b * lanes + lane]
     for k in range(table.size):
         table[k] = 0
 
 
 @njit(nogil=True)
-def forget(lost: Float64, lost_count: NDArray[np.int64], lane: int) -> None:
-    """Clear what was lost in a lane."""
-    for b in range(lost.shape[2]):
-        lost[lane, 0, b] = lost[lane, 1, b] = 0.0
-        lost_count[lane, b] = 0
+def lose(lost: Lost, lane: int, b: Any, norm: float, dark: float) -> None:
+    """Take an entry out of the weights of bin `b`."""
+    lost.weights[lane, 0, b] += norm
+    lost.weights[lane, 1, b] += dark
+    lost.count[lane, b] += 1
+    lost.total[lane] += 1
 
 
 @njit(nogil=True)
-def weigh(
-    plan: Plan, lost: Float64, lost_count: NDArray[np.int64], left: Float64, lane: int
-) -> bool:
-    """Set `left` to the weights without what was lost; return whether too little is left of one."""
-    little = False
-    for b in range(left.shape[1]):
-        left[0, b] = plan.weights[0, b] - lost[lane, 0, b]
-        left[1, b] = plan.weights[1, b] - lost[lane, 1, b]
-        little |= lost_count[lane, b] > 0 and left[0, b] < SHARE_LEFT * plan.weights[0, b]
+def forget(lost: Lost, lane: int) -> None:
+    """Clear what was lost in a lane."""
+    if lost.total[lane] > 0:
+        for b in range(lost.left.shape[1]):
+            lost.weights[lane, 0, b] = lost.weights[lane, 1, b] = 0.0
+            lost.count[lane, b] = 0
+        lost.total[lane] = 0
+
+
+@njit(nogil=True)
+def weigh(plan: Plan, lost: Lost, lane: int) -> bool:
+    """Set what is left in a lane that lost some; return whether it is too little of a bin."""
+    little, left = False, lost.left
+    if lost.total[lane] > 0:
+        for b in range(left.shape[1]):
+            left[0, b] = plan.weights[0, b] - lost.weights[lane, 0, b]
+            left[1, b] = plan.weights[1, b] - lost.weights[lane, 1, b]
+            little |= lost.count[lane, b] > 0 and left[0, b] < SHARE_LEFT * plan.weights[0, b]
     return little
 
 
 @njit(nogil=True, error_model="numpy")
 def finish(
     plan: Plan,
-    lost_count: NDArray[np.int64],
-    left: Float64,
+    lost: Lost,
     lane: int,
     sums: Float64,
     squares: Float64,
@@ -162,18 +186,26 @@ def finish(
 ) -> bool:
     """Set the pattern of a frame, and its variance if there is room; return whether it has any bin.
 
-    `sums` and `squares` (lanes, n_bins) are those of counts by shares and by squares of shares.
+    `sums` and `squares` (lanes, n_bins) are those of counts by shares and by squares of shares;
+    those of the lane are cleared, and what it has lost is forgotten.
     """
-    some, asked = False, variances.size > 0
-    for b in range(left.shape[1]):
+    some, asked, whole = False, variances.size > 0, lost.total[lane] == 0
+    for b in range(sums.shape[1]):
+        norm = plan.weights[0, b] if whole else lost.left[0, b]
+        dark = plan.weights[1, b] if whole else lost.left[1, b]
         # By count, not by norm: what is left when all pixels left is rounding.
-        if lost_count[lane, b] < plan.n_entries[b] and left[0, b] > 0:
+        n_entries = plan.n_entries[b] - (0 if whole else lost.count[lane, b])
+        if n_entries > 0 and norm > 0:
             some = True
-            patterns[frame, b] = (sums[lane, b] - left[1, b]) / left[0, b]
+            patterns[frame, b] = (sums[lane, b] - dark) / norm
             if asked:
-                variances[frame, b] = squares[lane, b] / (left[0, b] * left[0, b])
+                variances[frame, b] = squares[lane, b] / (norm * norm)
         else:
             patterns[frame, b] = np.nan
             if asked:
                 variances[frame, b] = np.nan
+        sums[lane, b] = 0.0
+        if asked:
+            squares[lane, b] = 0.0
+    forget(lost, lane)
     return some

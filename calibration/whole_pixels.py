@@ -19,7 +19,7 @@ from phasewatch.calibration.sums import (
     Work,
     collect,
     finish,
-    forget,
+    lose,
     weigh,
 )
 
@@ -54,7 +54,7 @@ def integrate_eight(
     while True:
         for begin in range(0, n_pixels, chunk):
             _add(counts, first, last, begin, min(begin + chunk, n_pixels), plan, work)
-            collect(work.table, work.sums[0])
+            collect(work.table, work.sums[0], last)
         for lane in range(last + 1):
             if not _finish(counts, first + lane, lane, plan, work, patterns, variances):
                 return int(first + lane)
@@ -72,7 +72,7 @@ def integrate_alone(
     for frame in range(len(patterns)):
         for begin in range(0, n_pixels, chunk):
             _add_alone(counts, frame, begin, min(begin + chunk, n_pixels), plan, work)
-            collect(work.table, work.sums[0])
+            collect(work.table, work.sums[0], 0)
         if not _finish(counts, frame, 0, plan, work, patterns, variances):
             return frame
     return -1
@@ -101,7 +101,7 @@ def _add(
 @njit(nogil=True)
 def _add_alone(counts: Counts, frame: int, begin: int, end: int, plan: Plan, work: Work) -> None:
     """Add pixels of one frame to the table."""
-    table, n_bins = work.table, work.left.shape[1]
+    table, n_bins = work.table, work.sums.shape[2]
     # Integers take turns in two tables: neighbours in one bin then do not wait for each other.
     second = np.uint64(0 if isinstance(table[0], float) else n_bins + 1)
     body = end - (end - begin) % 16
@@ -144,9 +144,7 @@ def _add_checked(
             if x >= 0 and x <= counts.last:
                 work.table[np.intp(b) * lanes + lane] += x
             elif b != plan.none:
-                work.lost[lane, 0, b] += plan.norm[i]
-                work.lost[lane, 1, b] += plan.dark[i]
-                work.lost_count[lane, b] += 1
+                lose(work.lost, lane, b, plan.norm[i], plan.dark[i])
 
 
 @njit(nogil=True)
@@ -160,14 +158,10 @@ def _finish(
     variances: Patterns,
 ) -> bool:
     """Set the pattern of the frame in a lane and clear the lane; return whether it has any bin."""
-    if weigh(plan, work.lost, work.lost_count, work.left, lane):
-        _weigh_anew(counts, frame, plan, work.left)
+    if weigh(plan, work.lost, lane):
+        _weigh_anew(counts, frame, plan, work.lost.left)
     sums = work.sums[0]
-    some = finish(plan, work.lost_count, work.left, lane, sums, sums, frame, patterns, variances)
-    forget(work.lost, work.lost_count, lane)
-    for b in range(sums.shape[1]):
-        sums[lane, b] = 0.0
-    return some
+    return finish(plan, work.lost, lane, sums, sums, frame, patterns, variances)
 
 
 @njit(nogil=True)
