@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -67,38 +67,9 @@ def bench(
 ) -> None:
     """Measure on this machine, contenders interleaved in one run; read the ratios.
 
-    reduction: integration and baseline against pyFAI and pybaselines, on one core and on all. Ours
-    takes 8 frames a call and core (64 patterns a call); the ratio for one a call is beside it.
+    reduction: integration, maps and baseline against pyFAI and pybaselines, on one core and on all,
+    8 frames a call and core (64 patterns a call) and one; then how it grows with pixels and frames.
     """
-    import json
-    import os
+    from phasewatch.bench import reduction_report
 
-    from rich.console import Console
-    from rich.table import Table
-
-    from phasewatch.bench import machine, reduction
-
-    console = Console()
-    found = []
-    with console.status("") as status:
-        for n_cores in sorted({1, len(os.sched_getaffinity(0))}):
-            for row in reduction.rows(n_cores, lambda text: status.update(text)):
-                found.append(row)
-                if json_file is not None:
-                    report: dict[str, Any] = {
-                        "scenario": scenario.value,
-                        "machine": machine.describe(),
-                        "rows": [reduction.as_json(r) for r in found],
-                    }
-                    json_file.write_text(json.dumps(report) + "\n", encoding="utf-8")
-    columns = "what|of|bins|cores|yardstick|its ms|our ms|ratio|one a call|x memory|deviation"
-    table = Table(*columns.split("|"))
-    for row in found:
-        floor = f"{row.ours_ms / row.floor_ms:.1f}" if row.floor_ms else ""
-        single = f"{row.yardstick_ms / row.single_ms:.1f}"
-        times = (f"{row.yardstick_ms:.2f}", f"{row.ours_ms:.3f}", f"{row.ratio:.1f}", single)
-        table.add_row(
-            *(row.what, row.size, str(row.n_bins), str(row.cores), row.yardstick),
-            *(*times, floor, f"{row.deviation:.0e}"),
-        )
-    console.print(table)
+    reduction_report.run(json_file)

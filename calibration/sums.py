@@ -88,14 +88,14 @@ class Lost(NamedTuple):
     ----------
     weights
         (lanes, 2, n_bins) what they take from the weights.
-    count, total
-        (lanes, n_bins) how many entries they have, and (lanes,) in all bins.
+    entries, total
+        (lanes, n_bins) how many they have, and (lanes,) in all bins.
     left
         (2, n_bins) weights of one frame that has lost some.
     """
 
     weights: Float64
-    count: NDArray[np.int64]
+    entries: NDArray[np.int64]
     total: NDArray[np.int64]
     left: Float64
 
@@ -147,7 +147,7 @@ def lose(lost: Lost, lane: int, b: Any, norm: float, dark: float) -> None:
     """Take an entry out of the weights of bin `b`."""
     lost.weights[lane, 0, b] += norm
     lost.weights[lane, 1, b] += dark
-    lost.count[lane, b] += 1
+    lost.entries[lane, b] += 1
     lost.total[lane] += 1
 
 
@@ -157,7 +157,7 @@ def forget(lost: Lost, lane: int) -> None:
     if lost.total[lane] > 0:
         for b in range(lost.left.shape[1]):
             lost.weights[lane, 0, b] = lost.weights[lane, 1, b] = 0.0
-            lost.count[lane, b] = 0
+            lost.entries[lane, b] = 0
         lost.total[lane] = 0
 
 
@@ -169,7 +169,7 @@ def weigh(plan: Plan, lost: Lost, lane: int) -> bool:
         for b in range(left.shape[1]):
             left[0, b] = plan.weights[0, b] - lost.weights[lane, 0, b]
             left[1, b] = plan.weights[1, b] - lost.weights[lane, 1, b]
-            little |= lost.count[lane, b] > 0 and left[0, b] < SHARE_LEFT * plan.weights[0, b]
+            little |= lost.entries[lane, b] > 0 and left[0, b] < SHARE_LEFT * plan.weights[0, b]
     return little
 
 
@@ -194,7 +194,7 @@ def finish(
         norm = plan.weights[0, b] if whole else lost.left[0, b]
         dark = plan.weights[1, b] if whole else lost.left[1, b]
         # By count, not by norm: what is left when all pixels left is rounding.
-        n_entries = plan.n_entries[b] - (0 if whole else lost.count[lane, b])
+        n_entries = plan.n_entries[b] - (0 if whole else lost.entries[lane, b])
         if n_entries > 0 and norm > 0:
             some = True
             patterns[frame, b] = (sums[lane, b] - dark) / norm
