@@ -55,6 +55,24 @@ def simulate(
     typer.echo(f"configuration: {out / 'run.toml'}; picture: {out / 'run.png'}")
 
 
+def cake(
+    config: Annotated[Path, typer.Argument(help="The configuration of a run, a TOML file.")],
+    frame: Annotated[int, typer.Option(min=0, help="Which frame, counted from 0.")] = 0,
+    out: Annotated[Path, typer.Option(help="The picture to write, a PNG file.")] = Path("cake.png"),
+    source: Annotated[
+        str | None, typer.Option(help="Take this source, e.g. lambda-nexus:/data/run42, instead.")
+    ] = None,
+) -> None:
+    """Draw one frame over azimuth and radius, with its pattern below.
+
+    Bent rings say that the geometry is off, spots that there are few grains, arcs a texture.
+    """
+    from phasewatch.bench.cake import draw_cake
+
+    draw_cake(config, out, frame=frame, source=source)
+    typer.echo(f"picture: {out}")
+
+
 class _Scenario(StrEnum):
     reduction = "reduction"
 

@@ -32,7 +32,7 @@ def integrate_stage(config: Config) -> Stage:
     from phasewatch.pipeline.stages.integrate import Integrate
 
     reduce = config.reduce
-    calibration, n_bins = _calibration(config)
+    calibration, n_bins = calibration_of(config)
     return Integrate(
         calibration,
         n_bins=n_bins,
@@ -43,7 +43,8 @@ def integrate_stage(config: Config) -> Stage:
     )
 
 
-def _calibration(config: Config) -> "tuple[Calibration, int]":
+def calibration_of(config: Config) -> "tuple[Calibration, int]":
+    """Return the calibration that `config` names and its number of bins."""
     from phasewatch.calibration.calibration import Calibration
 
     if config.calibration is None:
@@ -83,7 +84,7 @@ def accelerated_stages(config: Config, run: RunStart) -> list[Stage]:
     if device is None:
         raise RuntimeError("an accelerator process without a [reduce] device")
     _check_accelerated(config, device)
-    calibration, n_bins = _calibration(config)
+    calibration, n_bins = calibration_of(config)
     return [
         ReduceClassify(
             calibration,
