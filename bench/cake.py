@@ -33,7 +33,7 @@ def draw_cake(
     Raises
     ------
     PipelineError, CalibrationError
-        The configuration, the source or the calibration is wrong, or there is no such frame.
+        What the configuration names is wrong, or there is no such frame.
     """
     config = load_config(config_path, source=source)
     run, item = _read(config.source.uri, config.source.options, frame)
@@ -44,14 +44,9 @@ def draw_cake(
     )
     unit, split, limits = config.reduce.unit, config.reduce.split, config.reduce.range
     integrator = Integrator(calibration, n_bins=n_bins, unit=unit, split=split, range=limits)
-    cake = Cake(
-        calibration,
-        n_bins=min(n_bins, N_BINS),
-        n_azimuth=N_AZIMUTH,
-        unit=unit,
-        split="bbox" if split == "no" else split,  # whole pixels would leave holes
-        range=limits,
-    )
+    split = "bbox" if split == "no" else split  # whole pixels would leave holes
+    sizes = {"n_bins": min(n_bins, N_BINS), "n_azimuth": N_AZIMUTH}
+    cake = Cake(calibration, **sizes, unit=unit, split=split, range=limits)
     frames = item.arrays["frame"]
     (pattern,), (image,) = integrator(frames), cake(frames)
     azimuth, image = seen_around(cake.azimuth, image)
@@ -79,8 +74,8 @@ def draw_cake(
     below.set_ylabel("intensity")
     below.set_xlabel(AXIS_NAMES.get(unit, unit))
     below.set_xlim(*_edges(integrator.axis))
-    for ax in (above, below):
-        ax.tick_params(colors=INK, width=0.7)
+    above.tick_params(colors=INK, width=0.7)
+    below.tick_params(colors=INK, width=0.7)
     above.set_title(f"{run.source[-70:]}: frame {frame}, id {item.ids[0]}", loc="left", fontsize=9)
     try:
         figure.savefig(out_png, format="png")

@@ -58,7 +58,7 @@ def test_each_frame_has_its_picture(config, capsys):
         ("", "", ["--frame", "3"], "--frame 3: source images:*.edf has 3 frames, counted from 0"),
         ("", "", ["--out", "no/cake.png"], "--out no/cake.png: No such file"),
         ("n_bins = 30", "", [], "[reduce] n_bins is missing"),
-        ("images:*.edf", "series:s.npz", [], "it gives intensity, not frames"),
+        ('images:*.edf"', 'series:s.npz"\nunit = "2th_deg"', [], "it gives intensity, not frames"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_in_one_line(config, capsys, old, new, arguments, said):
