@@ -45,8 +45,8 @@ def draw_cake(
     unit, split, limits = config.reduce.unit, config.reduce.split, config.reduce.range
     integrator = Integrator(calibration, n_bins=n_bins, unit=unit, split=split, range=limits)
     split = "bbox" if split == "no" else split  # whole pixels would leave holes
-    sizes = {"n_bins": min(n_bins, N_BINS), "n_azimuth": N_AZIMUTH}
-    cake = Cake(calibration, **sizes, unit=unit, split=split, range=limits)
+    few, around = min(n_bins, N_BINS), N_AZIMUTH
+    cake = Cake(calibration, n_bins=few, n_azimuth=around, unit=unit, split=split, range=limits)
     frames = item.arrays["frame"]
     (pattern,), (image,) = integrator(frames), cake(frames)
     azimuth, image = seen_around(cake.azimuth, image)
