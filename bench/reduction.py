@@ -2,8 +2,8 @@
 
 One process, one run. For each number of bins and splitting every CPU method of pyFAI is tried once,
 on the smallest detector; the four fastest then run interleaved with ours at every size, on the same
-frames, and the fastest of their medians is the yardstick. The deviation is the largest difference to pyFAI's
-``(split, "csr", "cython")`` over the frames, in units of the pattern's maximum.
+frames, and the fastest of their medians is the yardstick. The deviation is the largest difference
+to pyFAI's ``(split, "csr", "cython")`` over the frames, in units of the pattern's maximum.
 """
 
 from collections.abc import Callable, Iterator, Sequence
