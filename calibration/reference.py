@@ -106,10 +106,18 @@ def known_shape(calibration: Calibration) -> Shape:
 
 
 def entries_of(ai: Any) -> Entries:
-    """Return the entries of the plan that `ai` has made for its sparse engine."""
+    """Return the entries of the plan that `ai` has made for its sparse engine.
+
+    In a map with full splitting pyFAI 2026.9 gives a pixel at 180 degrees that touches no more than
+    a corner of a cell infinite shares (one pixel of a LAMBDA 2M): such a pixel has no entry here.
+    """
     ((method, engine),) = ((m, e.engine) for m, e in ai.engines.items() if m.algo_lower == "csr")
     shares, pixels, starts = engine.lut
     bins = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    finite = np.isfinite(shares)
+    if not finite.all():
+        kept = ~np.isin(pixels, pixels[~finite])
+        shares, pixels, bins = shares[kept], pixels[kept], bins[kept]
     order = np.argsort(pixels, kind="stable")
     alone = method.split_lower == "no"
     return Entries(pixels[order].astype(np.int64), bins[order], None if alone else shares[order])
