@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -55,56 +55,52 @@ def simulate(
     typer.echo(f"configuration: {out / 'run.toml'}; picture: {out / 'run.png'}")
 
 
-class _Scenario(StrEnum):
-    reduction = "reduction"
-    inference = "inference"
-
-
-def bench(
-    scenario: Annotated[_Scenario, typer.Argument(help="What to measure.")],
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write raw times and the machine's description.")
+def cake(
+    config: Annotated[Path, typer.Argument(help="The configuration of a run, a TOML file.")],
+    frame: Annotated[int, typer.Option(min=0, help="Which frame, counted from 0.")] = 0,
+    out: Annotated[Path, typer.Option(help="The picture to write, a PNG file.")] = Path("cake.png"),
+    source: Annotated[
+        str | None, typer.Option(help="Take this source, e.g. lambda-nexus:/data/run42, instead.")
     ] = None,
 ) -> None:
-    """Measure on this machine, contenders interleaved in one run; read the ratios.
+    """Draw one frame over azimuth and radius, with its pattern below.
 
-    reduction: integration and baseline against pyFAI and pybaselines, on one core and on all. Ours
-    takes 8 frames a call and core (64 patterns a call); the ratio for one a call is beside it.
-    inference: each network, from patterns to labels, against eager torch, on one core.
+    Bent rings say that the geometry is off, spots that there are few grains, arcs a texture.
     """
-    if scenario is _Scenario.inference:
-        from phasewatch.bench import inference
+    from phasewatch.bench.cake import draw_cake
 
-        return inference.report(json_file)
-    import json
-    import os
+    draw_cake(config, out, frame=frame, source=source)
+    typer.echo(f"picture: {out}")
 
-    from rich.console import Console
-    from rich.table import Table
 
-    from phasewatch.bench import machine, reduction
+Json = Annotated[
+    Path | None, typer.Option("--json", help="Write raw times and the machine's description.")
+]
 
-    console = Console()
-    found = []
-    with console.status("") as status:
-        for n_cores in sorted({1, len(os.sched_getaffinity(0))}):
-            for row in reduction.rows(n_cores, lambda text: status.update(text)):
-                found.append(row)
-                if json_file is not None:
-                    report: dict[str, Any] = {
-                        "scenario": scenario.value,
-                        "machine": machine.describe(),
-                        "rows": [reduction.as_json(r) for r in found],
-                    }
-                    json_file.write_text(json.dumps(report) + "\n", encoding="utf-8")
-    columns = "what|of|bins|cores|yardstick|its ms|our ms|ratio|one a call|x memory|deviation"
-    table = Table(*columns.split("|"))
-    for row in found:
-        floor = f"{row.ours_ms / row.floor_ms:.1f}" if row.floor_ms else ""
-        single = f"{row.yardstick_ms / row.single_ms:.1f}"
-        times = (f"{row.yardstick_ms:.2f}", f"{row.ours_ms:.3f}", f"{row.ratio:.1f}", single)
-        table.add_row(
-            *(row.what, row.size, str(row.n_bins), str(row.cores), row.yardstick),
-            *(*times, floor, f"{row.deviation:.0e}"),
-        )
-    console.print(table)
+
+def reduction(json_file: Json = None) -> None:
+    """Integration, maps and baseline against pyFAI and pybaselines, on one core and on all.
+
+    8 frames a call and core (64 patterns a call) and one; then how it grows with pixels and frames.
+    """
+    from phasewatch.bench import reduction_report
+
+    reduction_report.run(json_file)
+
+
+def inference(json_file: Json = None) -> None:
+    """Each network, from patterns to labels, against eager torch, on one core."""
+    from phasewatch.bench import inference
+
+    inference.report(json_file)
+
+
+bench = typer.Typer(
+    help="Measure on this machine: one scenario each, with options of its own.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+bench.__doc__ = "Measure on this machine: reduction, inference."  # for plugins
+# One line per scenario, in the order in which the help shows them.
+for _name, _scenario in {"reduction": reduction, "inference": inference}.items():
+    bench.command(_name)(_scenario)

@@ -1,50 +1,33 @@
 """``phasewatch bench reduction``: our integration and baseline against pyFAI and pybaselines.
 
-One process, one run. For each detector size, number of bins and splitting every CPU method of pyFAI
-is tried once; the three fastest then run interleaved with ours, on the same frames, and the fastest
-of their medians is the yardstick. The deviation is the largest difference to pyFAI's
-``(split, "csr", "cython")`` over the frames, in units of the pattern's maximum.
+One process, one run. For each number of bins and splitting every CPU method of pyFAI is tried once,
+on the smallest detector; the four fastest then run interleaved with ours at every size, on the same
+frames, and the fastest of their medians is the yardstick. The deviation is the largest difference
+to pyFAI's ``(split, "csr", "cython")`` over the frames, in units of the pattern's maximum.
 """
 
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyFAI.detectors import detector_factory
-from pyFAI.integrator.azimuthal import AzimuthalIntegrator
-from pyFAI.method_registry import IntegrationMethod
 
 from phasewatch.bench.measure import Samples, cores, interleaved, median_ms
+from phasewatch.bench.yardsticks import Call, counts, fastest, methods, named
 from phasewatch.calibration.baseline import asls
-from phasewatch.calibration.calibration import Calibration
-from phasewatch.calibration.integrate import Integrator
+from phasewatch.calibration.cake import Cake
+from phasewatch.calibration.integrate import Integrator, Split
 
 SIZES = ("Lambda750k", "Lambda2M", "Lambda10M")
 BINS = (1000, 4023)
-SPLITS = ("no", "bbox", "full")
+SPLITS: tuple[Split, ...] = ("no", "bbox", "full")
+CAKE_OF, CAKE_BINS = "Lambda2M", (1000, 360)
 FRAMES = 8  # a call and core: what the kernel takes together
 ROUNDS, BUDGET_S = 21, 4.0
 BASELINE = {"lam": 1e5, "p": 0.002}
-
-# Like L2.poni of the real LAMBDA files: beam off the chip, 25.6 keV.
-PONI = """poni_version: 2
-Detector: {name}
-Detector_config: {{}}
-Distance: 0.309
-Poni1: 0.0385
-Poni2: 0.1407
-Rot1: 0.0072
-Rot2: 0.0015
-Rot3: 0.0
-Wavelength: 4.836e-11
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +39,7 @@ class Row:
 
     what: str
     size: str
-    n_bins: int
+    bins: str
     cores: int
     ours_ms: float
     single_ms: float
@@ -72,19 +55,36 @@ class Row:
         return self.yardstick_ms / self.ours_ms
 
 
-def rows(n_cores: int, tell: Callable[[str], None], *, seed: int = 0) -> Iterator[Row]:
-    """Measure everything on `n_cores` cores; `tell` is told what comes next."""
-    with cores(n_cores):
-        for size in SIZES:
-            shape = detector_factory(size).max_shape
-            rng = np.random.default_rng(seed)
-            frames = rng.poisson(0.5, (FRAMES * n_cores, *shape)).astype(np.uint16)
-            for n_bins in BINS:
-                for split in SPLITS:
-                    tell(f"{size}, {n_bins} bins, split {split}, {n_cores} cores")
-                    yield _integration(size, frames, n_bins, split, n_cores)
+def rows(
+    core_counts: Sequence[int], tell: Callable[[str], None], *, seed: int = 0
+) -> Iterator[Row]:
+    """Measure everything on each number of cores; `tell` is told what comes next."""
+    chosen: dict[tuple[int, str], list[str]] = {}
+    for size in SIZES:
+        calibration = named(size)
+        frames = counts(calibration, FRAMES * max(core_counts), seed)
         for n_bins in BINS:
-            tell(f"baseline, {n_bins} points, {n_cores} cores")
+            for split in SPLITS:
+                tell(f"{size}, {n_bins} bins, split {split}")
+                ours = Integrator(calibration, n_bins=n_bins, split=split)
+                theirs = methods(calibration, (n_bins,), split)
+                if (n_bins, split) not in chosen:
+                    chosen[n_bins, split] = list(fastest(theirs, frames[0]))
+                theirs = {name: theirs[name] for name in chosen[n_bins, split]}
+                what = f"integrate, split {split}", size, str(n_bins)
+                yield from _integration(what, ours, theirs, frames, core_counts)
+    calibration = named(CAKE_OF)
+    frames = counts(calibration, FRAMES * max(core_counts), seed)
+    for split in SPLITS:
+        tell(f"cake, {CAKE_OF}, split {split}")
+        n_bins, n_azimuth = CAKE_BINS
+        cake = Cake(calibration, n_bins=n_bins, n_azimuth=n_azimuth, split=split)
+        theirs = fastest(methods(calibration, CAKE_BINS, split), frames[0])
+        what = f"cake, split {split}", CAKE_OF, f"{n_bins} x {n_azimuth}"
+        yield from _integration(what, cake, theirs, frames, core_counts)
+    for n_bins in BINS:
+        tell(f"baseline, {n_bins} points")
+        for n_cores in core_counts:
             yield _baseline(n_bins, n_cores, seed)
 
 
@@ -93,38 +93,42 @@ def as_json(row: Row) -> dict[str, Any]:
     return {**asdict(row), "ratio": row.ratio}
 
 
-def _integration(size: str, frames: NDArray[Any], n_bins: int, split: Any, n_cores: int) -> Row:
-    calibration = _calibration(size)
-    ours = Integrator(calibration, n_bins=n_bins, split=split)
-    theirs = _pyfai(calibration, n_bins, split)
-    contenders: dict[str, Callable[[], object]] = {
-        f"pyFAI {m}": partial(call, frames[0]) for m, call in theirs.items()
-    }
-    contenders["ours"] = partial(_spread, ours, frames, n_cores)
-    contenders["ours, one a call"] = partial(ours, frames[:1])
-    contenders["memory"] = frames[0].max
-    samples = interleaved(contenders, rounds=ROUNDS, budget_s=BUDGET_S)
-    samples["ours"] = [t // len(frames) for t in samples["ours"]]
-    best = min(theirs, key=lambda m: median_ms(samples[f"pyFAI {m}"]))
-    patterns = ours(frames)
+def _integration(
+    what: tuple[str, str, str],
+    ours: Call,
+    theirs: dict[str, Call],
+    frames: NDArray[Any],
+    core_counts: Sequence[int],
+) -> Iterator[Row]:
+    reference = {i: theirs["csr cython"](frames[i]) for i in range(min(len(frames), FRAMES))}
     worst = 0.0
-    for frame, pattern in zip(frames, patterns, strict=True):
-        reference = theirs["csr cython"](frame)
-        filled = np.isfinite(pattern)
-        worst = max(worst, float(np.abs(pattern - reference)[filled].max() / reference.max()))
-    return Row(
-        what=f"integrate, split {split}",
-        size=size,
-        n_bins=n_bins,
-        cores=n_cores,
-        ours_ms=median_ms(samples["ours"]),
-        single_ms=median_ms(samples["ours, one a call"]),
-        yardstick=f"pyFAI {best}",
-        yardstick_ms=median_ms(samples[f"pyFAI {best}"]),
-        floor_ms=median_ms(samples["memory"]),
-        deviation=worst,
-        samples_ns=samples,
-    )
+    for expected, pattern in zip(reference.values(), ours(frames[: len(reference)]), strict=True):
+        both = np.isfinite(pattern) & np.isfinite(expected)  # pyFAI's maps have infinite cells
+        error = np.abs(pattern - expected)[both].max() / expected[both].max()
+        worst = max(worst, float(error))
+    for n_cores in core_counts:
+        some = frames[: FRAMES * n_cores]
+        contenders: dict[str, Callable[[], object]] = {
+            f"pyFAI {m}": partial(call, frames[0]) for m, call in theirs.items()
+        }
+        contenders["ours"] = partial(_spread, ours, some, n_cores)
+        contenders["ours, one a call"] = partial(ours, frames[:1])
+        contenders["memory"] = frames[0].max
+        with cores(n_cores):
+            samples = interleaved(contenders, rounds=ROUNDS, budget_s=BUDGET_S)
+        samples["ours"] = [t // len(some) for t in samples["ours"]]
+        best = min(theirs, key=lambda m: median_ms(samples[f"pyFAI {m}"]))
+        yield Row(
+            *what,
+            cores=n_cores,
+            ours_ms=median_ms(samples["ours"]),
+            single_ms=median_ms(samples["ours, one a call"]),
+            yardstick=f"pyFAI {best}",
+            yardstick_ms=median_ms(samples[f"pyFAI {best}"]),
+            floor_ms=median_ms(samples["memory"]),
+            deviation=worst,
+            samples_ns=samples,
+        )
 
 
 def _baseline(n_bins: int, n_cores: int, seed: int) -> Row:
@@ -148,12 +152,13 @@ def _baseline(n_bins: int, n_cores: int, seed: int) -> Row:
         "ours": partial(_spread, ours, patterns, n_cores),
         "ours, one a call": partial(ours, patterns[:1]),
     }
-    samples = interleaved(contenders, rounds=101, budget_s=BUDGET_S)
+    with cores(n_cores):
+        samples = interleaved(contenders, rounds=101, budget_s=BUDGET_S)
     samples["ours"] = [t // len(patterns) for t in samples["ours"]]
     return Row(
         what="baseline, asls",
         size="pattern",
-        n_bins=n_bins,
+        bins=str(n_bins),
         cores=n_cores,
         ours_ms=median_ms(samples["ours"]),
         single_ms=median_ms(samples["ours, one a call"]),
@@ -165,46 +170,7 @@ def _baseline(n_bins: int, n_cores: int, seed: int) -> Row:
     )
 
 
-def _calibration(size: str) -> Calibration:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{size}.poni"
-        path.write_text(PONI.format(name=size), encoding="utf-8")
-        return Calibration.load(path)
-
-
-def _pyfai(
-    calibration: Calibration, n_bins: int, split: str
-) -> dict[str, Callable[[NDArray[Any]], NDArray[Any]]]:
-    """Return the three fastest CPU methods of pyFAI by name, and csr cython."""
-    poni, detector = calibration.poni, calibration.poni.make_detector()
-    ai = AzimuthalIntegrator(
-        *(poni.distance, poni.poni1, poni.poni2, poni.rot1, poni.rot2, poni.rot3),
-        detector=detector,  # as `make_detector` gives it: a count of 0 is a count
-        wavelength=calibration.wavelength,
-    )
-    mask = np.array(calibration.mask)
-
-    def integrate(method: IntegrationMethod, frame: NDArray[Any]) -> NDArray[Any]:
-        result = ai.integrate1d(frame, n_bins, unit="2th_deg", mask=mask, method=method)
-        return np.asarray(result.intensity)
-
-    blank, calls, took = np.ones(mask.shape, np.uint16), {}, {}
-    for method in IntegrationMethod.select_method(1, split, "*", "*", degradable=False):
-        if method.impl_lower == "opencl" and "CPU" not in str(method.target_name).upper():
-            continue
-        name = f"{method.algo_lower} {method.impl_lower}"
-        call = partial(integrate, method)
-        call(blank)  # makes the plan
-        start = perf_counter_ns()
-        call(blank)
-        calls[name], took[name] = call, perf_counter_ns() - start
-    chosen = sorted(took, key=took.__getitem__)[:3]
-    return {name: calls[name] for name in {*chosen, "csr cython"}}
-
-
-def _spread(
-    call: Callable[[NDArray[Any]], NDArray[Any]], items: NDArray[Any], n_cores: int
-) -> NDArray[Any]:
+def _spread(call: Call, items: NDArray[Any], n_cores: int) -> NDArray[Any]:
     """Call `call` on equal parts of `items`, one thread each."""
     if n_cores == 1:
         return call(items)

@@ -37,12 +37,15 @@ def asls_baselines(patterns: Float64, lam: float, p: float, n_iter: int) -> Floa
         first[row + 1] -= 2.0 * lam
     baselines = np.empty((m, n))
     lanes = LANES if m > 1 else 1
-    y, w, e, inverse, z = np.empty((5, n * lanes))
+    y, w, e = np.empty(n * lanes), np.empty(n * lanes), np.empty(n * lanes)
+    inverse, z = np.empty(n * lanes), np.empty(n * lanes)
     for start in range(0, m, lanes):
         if start + 1 == m:  # a scalar division is sooner done than that of a vector
-            y[:n] = patterns[start]
+            for i in range(n):  # numba compiles a second longer for slices
+                y[i] = patterns[start, i]
             _solve(y, w, e, inverse, z, diagonal, first, lam, p, n_iter, ONE)
-            baselines[start] = z[:n]
+            for i in range(n):
+                baselines[start, i] = z[i]
             break
         for lane in range(lanes):
             pattern = patterns[min(start + lane, m - 1)]  # the last one fills the batch up

@@ -137,4 +137,5 @@ def _prepare(
         )
     weights = pixel_weights(ai, calibration, shape)
     sums = make_sums(entries_of(ai), *weights, math.prod(sizes))
+    valid &= sums.plan.n_entries.reshape(sizes).T > 0  # not where pyFAI has but infinite shares
     return Prepared((frozen(axis), frozen(azimuth)), frozen(valid), sums)

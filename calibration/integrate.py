@@ -123,6 +123,29 @@ class Integrator:
         check_patterns(self._integrate(frames, patterns), len(frames))
         return patterns
 
+    def with_variance(self, frames: Array) -> tuple[Patterns, Patterns]:
+        """Return the patterns of `frames` and their variances, both (n, n_bins).
+
+        Counts are taken as Poisson distributed, with their own number as the estimate of their
+        variance, and dark, flat and the rest as known:
+
+            var I_b = sum_i c_ib^2 x_i / ( sum_i c_ib N_i )^2
+
+        It is 0 where no pixel of a bin counted anything, and NaN where the pattern is. (pyFAI's
+        ``error_model="poisson"`` has ``max(x_i, 1)`` in place of ``x_i``, which is more where most
+        counts are 0; `with_variance` equals it to 1e-6 of the maximum where none is.) Bins that
+        share pixels have a covariance beside; it is not given.
+
+        Raises
+        ------
+        CalibrationError
+            As when called.
+        """
+        frames = check_frames(frames, self.shape)
+        patterns, variances = np.empty((2, len(frames), len(self.axis)), np.float32)
+        check_patterns(self._integrate(frames, patterns, variances), len(frames))
+        return patterns, variances
+
 
 def check_options(
     n_bins: int,

@@ -41,22 +41,44 @@ def normalise(
         The method is unknown; a pattern is constant, empty or of no positive area; the monitor is
         missing or not positive.
     """
+    values = np.array(patterns, np.float64, order="C")
+    rows = np.atleast_2d(values)
+    offsets, units = offsets_and_units(rows, method, monitor=monitor, axis=axis)
+    rows -= offsets
+    rows /= units
+    return values.astype(np.float32)
+
+
+def offsets_and_units(
+    patterns: ArrayLike,
+    method: str,
+    *,
+    monitor: ArrayLike | None = None,
+    axis: ArrayLike | None = None,
+) -> tuple[Float64, Float64]:
+    """Return what `normalise` subtracts from `patterns` (n, n_bins) and divides them by.
+
+    Both (n, 1); the variance of a normalised pattern is its variance over the square of the second.
+
+    Raises
+    ------
+    CalibrationError
+        As `normalise`.
+    """
     if method not in METHODS:
         raise CalibrationError(f"normalise: {method!r} is unknown; known: {', '.join(METHODS)}")
-    values = np.ascontiguousarray(patterns, dtype=np.float64)
-    if values.ndim not in (1, 2) or values.shape[-1] == 0:
-        raise CalibrationError(f"pattern: (n_bins,) or (n, n_bins) is expected, not {values.shape}")
-    rows = np.atleast_2d(values)
+    rows = np.asarray(patterns, np.float64)
+    if rows.ndim != 2 or rows.shape[-1] == 0:
+        raise CalibrationError(f"pattern: (n_bins,) or (n, n_bins) is expected, not {rows.shape}")
+    nothing = np.zeros((len(rows), 1))
     if method == "minmax":
         low, high = _extent(rows)
-        scaled = (rows - low) / (high - low)
-    elif method == "area":
-        scaled = rows / _areas(rows, axis)
-    elif method == "monitor":
-        scaled = rows / _monitor(monitor, len(rows))
-    else:
-        scaled = rows
-    return scaled.reshape(values.shape).astype(np.float32)
+        return low, high - low
+    if method == "area":
+        return nothing, _areas(rows, axis)
+    if method == "monitor":
+        return nothing, _monitor(monitor, len(rows))
+    return nothing, nothing + 1
 
 
 def _extent(rows: Float64) -> tuple[Float64, Float64]:

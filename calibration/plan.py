@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from phasewatch.calibration.sum_kernels import GROUP, Plan
+from phasewatch.calibration.sums import GROUP, Plan
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]

@@ -24,7 +24,7 @@ from phasewatch.calibration.plan import Prepared
 
 Arrays = dict[str, NDArray[Any]]
 
-FORMAT = 1  # one more when what a plan holds changes its meaning
+FORMAT = 2  # one more when what a plan holds changes its meaning
 MAX_BYTES = 4 << 30  # a plan of a 2M detector has 50 to 120 MB
 
 # What numpy and zipfile raise for a file that is not, or no longer, an .npz of plain arrays.

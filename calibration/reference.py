@@ -14,6 +14,7 @@ from phasewatch.calibration.plan import Entries, Sums, make_sums
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
+Patterns = NDArray[np.float32]
 
 
 class Reference:
@@ -68,16 +69,19 @@ class Reference:
                 f"range: no valid pixel is in {limits} {unit}, they are in ({low:.6g}, {high:.6g})"
             )
 
-    def __call__(self, frames: Array, patterns: NDArray[np.float32]) -> int:
-        """Set `patterns` (n, n_bins) to those of `frames`; return one that has none, or -1."""
+    def __call__(self, frames: Array, patterns: Patterns, variances: Patterns | None = None) -> int:
+        """Set `patterns` (n, n_bins), and `variances` if given; return a frame without, or -1."""
         for index, (frame, pattern) in enumerate(zip(frames, patterns, strict=True)):
             # NaN leaves pyFAI's sums as a masked pixel does, without a new plan for a new mask.
             last = last_valid(frame.dtype, self.calibration.saturation)
             image = frame.astype(np.float32)
             image[~((frame >= 0) & (frame <= last))] = np.nan
-            result = self.ai.integrate1d(image, **self.options)
+            counted = None if variances is None else image.copy()  # not pyFAI's max(counts, 1)
+            result = self.ai.integrate1d(image, variance=counted, **self.options)
             # Not by ai.empty = NaN: pyFAI 2026.9 then takes all pixels of a flat field as invalid.
             pattern[:] = np.where(result.count > 0, result.intensity, np.nan)
+            if variances is not None:
+                variances[index] = np.where(result.count > 0, np.square(result.sem), np.nan)
             if not (result.count > 0).any():
                 return index
         return -1
@@ -102,10 +106,18 @@ def known_shape(calibration: Calibration) -> Shape:
 
 
 def entries_of(ai: Any) -> Entries:
-    """Return the entries of the plan that `ai` has made for its sparse engine."""
+    """Return the entries of the plan that `ai` has made for its sparse engine.
+
+    In a map with full splitting pyFAI 2026.9 gives a pixel at 180 degrees that touches no more than
+    a corner of a cell infinite shares (one pixel of a LAMBDA 2M): such a pixel has no entry here.
+    """
     ((method, engine),) = ((m, e.engine) for m, e in ai.engines.items() if m.algo_lower == "csr")
     shares, pixels, starts = engine.lut
     bins = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    finite = np.isfinite(shares)
+    if not finite.all():
+        kept = ~np.isin(pixels, pixels[~finite])
+        shares, pixels, bins = shares[kept], pixels[kept], bins[kept]
     order = np.argsort(pixels, kind="stable")
     alone = method.split_lower == "no"
     return Entries(pixels[order].astype(np.int64), bins[order], None if alone else shares[order])

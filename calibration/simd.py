@@ -193,13 +193,16 @@ for _symbol, _instruction in (
 def transposed(context: Any, builder: Any, kind: Any, args: Any, lanes: int) -> list[Any]:
     """Return `lanes` vectors: the elements k of each of as many rows of an array, k = 0, 1, ...
 
-    `args` are the array of the type `kind`, the index of the first element, and the distance from
-    row to row.
+    `args` are the array of the type `kind`, the index of the first element, the distance from row
+    to row, and the number of the last row, which stands for those after it.
     """
-    array, start, stride = args
+    array, start, stride, last = args
     rows = []
     for lane in range(lanes):
-        index = builder.add(start, builder.mul(stride, stride.type(lane)))
+        number = stride.type(lane)
+        if lane > 0:
+            number = builder.select(builder.icmp_signed("<", number, last), number, last)
+        index = builder.add(start, builder.mul(stride, number))
         pointer = address(context, builder, kind, array, index, lanes)
         rows.append(builder.load(pointer, align=kind.dtype.bitwidth // 8))
     kind_of_order = ir.VectorType(cgutils.int32_t, lanes)
@@ -223,44 +226,61 @@ def convert(context: Any, builder: Any, vector: Any, source: Any, target: Any) -
 
 @intrinsic
 def add_pixels(
-    typing: Any, values: Any, start: Any, stride: Any, bins: Any, pixel: Any, table: Any, width: Any
+    typing: Any,
+    values: Any,
+    start: Any,
+    stride: Any,
+    last: Any,
+    bins: Any,
+    pixel: Any,
+    table: Any,
+    width: Any,
 ) -> Any:
     """Add a square of `values`, lanes pixels of lanes rows (frames), to the rows of `table`.
 
-    Pixel ``pixel + k`` of all frames goes to the row ``bins[pixel + k]`` of lanes elements.
+    Pixel ``pixel + k`` of all frames goes to the row ``bins[pixel + k]`` of lanes elements. The row
+    `last` of `values` stands for those after it.
     """
     lanes = len(width)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        columns = transposed(context, builder, values, args[:3], lanes)
-        where = context.make_array(bins)(context, builder, args[3]).data
+        columns = transposed(context, builder, values, args[:4], lanes)
+        where = context.make_array(bins)(context, builder, args[4]).data
         for k, column in enumerate(columns):
-            row = builder.load(builder.gep(where, [builder.add(args[4], args[4].type(k))]))
-            index = builder.mul(builder.zext(row, args[4].type), args[4].type(lanes))
-            pointer = address(context, builder, table, args[5], index, lanes)
+            row = builder.load(builder.gep(where, [builder.add(args[5], args[5].type(k))]))
+            index = builder.mul(builder.zext(row, args[5].type), args[5].type(lanes))
+            pointer = address(context, builder, table, args[6], index, lanes)
             x = convert(context, builder, column, values.dtype, table.dtype)
             add = builder.fadd if isinstance(table.dtype, types.Float) else builder.add
             align = table.dtype.bitwidth // 8
             builder.store(add(builder.load(pointer, align=align), x), pointer, align=align)
         return context.get_dummy_value()
 
-    args = (values, types.intp, types.intp, bins, types.intp, table, width)
+    args = (values, types.intp, types.intp, types.intp, bins, types.intp, table, width)
     return types.void(*args), code
 
 
 @intrinsic
 def take_pixels(
-    typing: Any, values: Any, start: Any, stride: Any, target: Any, first: Any, width: Any
+    typing: Any,
+    values: Any,
+    start: Any,
+    stride: Any,
+    last: Any,
+    target: Any,
+    first: Any,
+    width: Any,
 ) -> Any:
     """Set `target` from `first` on to a square of `values`, lanes pixels of lanes rows (frames)."""
     lanes = len(width)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        for k, column in enumerate(transposed(context, builder, values, args[:3], lanes)):
-            index = builder.add(args[4], args[4].type(k * lanes))
-            pointer = address(context, builder, target, args[3], index, lanes)
+        for k, column in enumerate(transposed(context, builder, values, args[:4], lanes)):
+            index = builder.add(args[5], args[5].type(k * lanes))
+            pointer = address(context, builder, target, args[4], index, lanes)
             x = convert(context, builder, column, values.dtype, target.dtype)
             builder.store(x, pointer, align=target.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.void(values, types.intp, types.intp, target, types.intp, width), code
+    args = (values, types.intp, types.intp, types.intp, target, types.intp, width)
+    return types.void(*args), code

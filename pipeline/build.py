@@ -20,7 +20,11 @@ def reduce_stages(config: Config, run: RunStart) -> list[Stage]:
         Baseline(baseline.pop("method"), **baseline),
         Normalise(config.reduce.normalise),
     ]
-    return [integrate_stage(config), *clean] if "frame" in run.items else clean
+    if "frame" in run.items:
+        return [integrate_stage(config), *clean]
+    if config.reduce.variance:
+        raise PipelineError("[reduce] variance: only where the source gives frames")
+    return clean
 
 
 def integrate_stage(config: Config) -> Stage:
@@ -28,17 +32,19 @@ def integrate_stage(config: Config) -> Stage:
     from phasewatch.pipeline.stages.integrate import Integrate
 
     reduce = config.reduce
-    calibration, n_bins = _calibration(config)
+    calibration, n_bins = calibration_of(config)
     return Integrate(
         calibration,
         n_bins=n_bins,
         unit=reduce.unit,
         split=reduce.split,
         range=reduce.range,
+        variance=reduce.variance,
     )
 
 
-def _calibration(config: Config) -> "tuple[Calibration, int]":
+def calibration_of(config: Config) -> "tuple[Calibration, int]":
+    """Return the calibration that `config` names and its number of bins."""
     from phasewatch.calibration.calibration import Calibration
 
     if config.calibration is None:
@@ -78,7 +84,7 @@ def accelerated_stages(config: Config, run: RunStart) -> list[Stage]:
     if device is None:
         raise RuntimeError("an accelerator process without a [reduce] device")
     _check_accelerated(config, device)
-    calibration, n_bins = _calibration(config)
+    calibration, n_bins = calibration_of(config)
     return [
         ReduceClassify(
             calibration,
@@ -98,6 +104,8 @@ def _check_accelerated(config: Config, device: str) -> None:
     from phasewatch.calibration.gpu.reduce import can
 
     can(config.reduce.baseline.settings(), config.reduce.normalise)
+    if config.reduce.variance:
+        raise PipelineError('[reduce] variance: only with [reduce] device = "cpu"')
     if config.classifier is None:
         return
     if config.classifier.regrid:

@@ -63,6 +63,7 @@ class BaselineConfig(BaseModel):
 class ReduceConfig(Section):
     """``[reduce]``: from counts to a clean pattern. `n_bins` is needed where frames come.
 
+    `variance`: with each pattern goes the variance it has by the noise of its counts.
     `device`: ``cpu``: the reducer processes. ``cuda:N``: frames are reduced and classified there,
     by one process; this has not been run on a CUDA device yet. ``torch-cpu``: that process on a
     CPU, for tests. ``auto``: the first CUDA device, if there is one and it can do what is asked
@@ -76,6 +77,7 @@ class ReduceConfig(Section):
     polarization: Annotated[float, Field(ge=-1, le=1)] | None = None
     baseline: BaselineConfig = BaselineConfig()
     normalise: Literal["minmax", "area", "monitor", "none"] = "minmax"
+    variance: bool = False
     device: Annotated[str, Field(pattern=r"^(cpu|torch-cpu|auto|cuda(:\d+)?)$")] = "cpu"
 
     @property

@@ -17,7 +17,8 @@ class Integrate:
 
     Empty bins are NaN. The geometry is the calibration's, joined with the shape, the mask and the
     saturation that the source said in the start of the run. `engine` makes what integrates: it has
-    an ``axis`` and is called on frames.
+    an ``axis`` and is called on frames. With `variance` also ``variance`` (n, n_bins) float32, that
+    of Poisson counts, for which the engine has ``with_variance``.
     """
 
     name = "integrate"
@@ -30,9 +31,10 @@ class Integrate:
         unit: Unit = "2th_deg",
         split: str = "no",
         range: tuple[float, float] | None = None,
+        variance: bool = False,
         engine: Callable[..., Any] = Integrator,
     ) -> None:
-        self._calibration, self._engine = calibration, engine
+        self._calibration, self._engine, self._variance = calibration, engine, variance
         self._settings: dict[str, Any] = {
             "n_bins": n_bins,
             "unit": unit,
@@ -56,17 +58,23 @@ class Integrate:
             saturation=run.saturation,
         )
         self._integrator = self._engine(calibration, **self._settings)
+        pattern = ItemSpec.of((self._settings["n_bins"],), np.float32)
+        more = {"variance": "poisson"} if self._variance else {}
+        others = {k: v for k, v in run.items.items() if k != "frame"}
         constants = {k: v for k, v in run.constants.items() if k != "mask"}
         return run.evolve(
-            items={"intensity": ItemSpec.of((self._settings["n_bins"],), np.float32)},
+            items={**others, **dict.fromkeys(("intensity", *more), pattern)},
             unit=self._settings["unit"],
             wavelength_m=known,
             constants={**constants, "axis": self._integrator.axis},
             digests={**run.digests, "calibration": calibration.digest},
-            settings={**run.settings, "integrate": self._settings},
+            settings={**run.settings, "integrate": {**self._settings, **more}},
         )
 
     def process(self, batch: Batch) -> Batch:
-        """Replace ``frame`` by ``intensity``."""
-        intensity = self._integrator(batch.arrays["frame"])
-        return batch.with_arrays(drop=("frame",), intensity=intensity)
+        """Replace ``frame`` by ``intensity``, and its ``variance`` if that was asked for."""
+        frames = batch.arrays["frame"]
+        if not self._variance:
+            return batch.with_arrays(drop=("frame",), intensity=self._integrator(frames))
+        intensity, variance = self._integrator.with_variance(frames)
+        return batch.with_arrays(drop=("frame",), intensity=intensity, variance=variance)

@@ -1,11 +1,15 @@
-"""The stages that clean an ``intensity``: baseline and normalise."""
+"""The stages that clean an ``intensity``: baseline and normalise.
+
+A ``variance`` beside it is that of the counts: baseline, minimum and scale are taken as known, so a
+baseline leaves it and a scale divides it by its square.
+"""
 
 from typing import Any
 
 import numpy as np
 
 from phasewatch.calibration import baseline as baselines
-from phasewatch.calibration.normalise import METHODS, normalise
+from phasewatch.calibration.normalise import METHODS, normalise, offsets_and_units
 from phasewatch.pipeline.batch import Batch
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.errors import PipelineError
@@ -44,7 +48,8 @@ class Baseline:
             return batch
         intensity = batch.arrays["intensity"]
         fitted = baselines.estimate(intensity, self._method, **self._options)
-        return batch.with_arrays(intensity=(intensity - fitted).astype(np.float32))
+        clean = np.subtract(intensity, fitted, out=fitted).astype(np.float32)
+        return batch.with_arrays(intensity=clean)
 
 
 class Normalise:
@@ -74,10 +79,10 @@ class Normalise:
         """Scale each pattern on its own."""
         if self._skip:
             return batch
-        return batch.with_arrays(
-            intensity=normalise(
-                batch.arrays["intensity"],
-                self._method,
-                monitor=batch.arrays.get("monitor"),
-            )
-        )
+        patterns, monitor = batch.arrays["intensity"], batch.arrays.get("monitor")
+        scaled = batch.with_arrays(intensity=normalise(patterns, self._method, monitor=monitor))
+        if "variance" not in batch.arrays:
+            return scaled
+        _, units = offsets_and_units(patterns, self._method, monitor=monitor)
+        variance = batch.arrays["variance"] / np.square(units)
+        return scaled.with_arrays(variance=variance.astype(np.float32))

@@ -3,7 +3,8 @@
 ::
 
     /entry                 NXentry, default "patterns"
-        patterns           NXdata: intensity [n, n_bins], axis [n_bins]
+        patterns           NXdata: intensity [n, n_bins], axis [n_bins]; where the run has a
+                           variance, its root: intensity_errors [n, n_bins]
         classification     NXdata: probability [n, C], label, novelty, posterior, phase [n];
                            attribute classes, a JSON list
         track              confidence; zones, events: JSON lists; event_log: one JSON line each
@@ -28,6 +29,7 @@ import numpy as np
 from phasewatch.pipeline.documents import ItemSpec, RunStart
 
 CLASSIFICATION = ("probability", "label", "novelty", "posterior", "phase")
+ERRORS = "intensity_errors"  # the name by which NXdata finds the standard deviation of its signal
 NOT_WRITTEN = ("frame",)  # counts stay where they came from
 CHUNK_BYTES = 1 << 18  # a chunk of 16 patterns of 4023 bins; one row a chunk would be 16 kB
 UNITS = {"2th_deg": "deg", "q_nm^-1": "nm^-1", "q_A^-1": "A^-1"}
@@ -58,7 +60,8 @@ def create(file: h5py.File, run: RunStart) -> dict[str, h5py.Dataset]:
     classified = [name for name in CLASSIFICATION if name in run.items]
     for name, spec in run.items.items():
         if name not in (*classified, *NOT_WRITTEN):
-            columns[name] = _growing(patterns, name, spec)
+            written = ERRORS if name == "variance" else name
+            columns[name] = _growing(patterns, written, spec)
     if classified:
         group = _group(entry, "classification", "NXdata", signal=classified[0])
         group.attrs["classes"] = json.dumps(run.classes)

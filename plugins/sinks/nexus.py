@@ -71,6 +71,8 @@ class NexusFile:
                     f"{getattr(batch.arrays.get(name), 'shape', None)} came"
                 )
             values[name] = batch.arrays[name]
+        if "variance" in values:
+            values["variance"] = np.sqrt(values["variance"])
         self._check_room(sum(v.nbytes for v in values.values()))
         with self._writing():
             for name, dataset in self._columns.items():  # seq is the last

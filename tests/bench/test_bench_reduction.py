@@ -1,10 +1,11 @@
 """The harness of `phasewatch bench reduction`; what it measures is no matter here."""
 
 import json
+import os
 
 import pytest
 
-from phasewatch.bench import reduction
+from phasewatch.bench import reduction, scaling
 from phasewatch.bench.machine import describe
 from phasewatch.bench.measure import cores, interleaved, median_ms
 from phasewatch.pipeline.cli import main
@@ -34,23 +35,58 @@ def test_cores_are_given_back():
 
 
 def test_the_report_holds_raw_times_and_the_machine(tmp_path, monkeypatch, capsys):
+    small = {"ROUNDS": 1, "BUDGET_S": 0}
     for name, value in {
         "SIZES": ("Lambda60k",),
         "BINS": (200,),
         "SPLITS": ("no", "full"),
-        "ROUNDS": 1,
-        "BUDGET_S": 0,
+        "CAKE_OF": "Lambda60k",
+        "CAKE_BINS": (50, 12),
+        **small,
     }.items():
         monkeypatch.setattr(reduction, name, value)
+    for name, value in {
+        "SIDES": (20, 40),
+        "FRAMES": (1, 3, 9),
+        "SPLITS": ("no", "bbox"),
+        "DETECTOR": "Lambda60k",
+        "N_BINS": 100,
+        "STARTS": 1,
+        **small,
+    }.items():
+        monkeypatch.setattr(scaling, name, value)
     monkeypatch.setenv("COLUMNS", "200")
+    cache = os.environ.get("PHASEWATCH_CACHE")
     assert main(["bench", "reduction", "--json", str(tmp_path / "r.json")]) == 0
+    assert os.environ.get("PHASEWATCH_CACHE") == cache
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["scenario"] == "reduction"
     assert report["machine"]["processor"]
-    whats = [row["what"] for row in report["rows"]]
-    assert whats[:3] == ["integrate, split no", "integrate, split full", "baseline, asls"]
+    whats = {row["what"] for row in report["rows"]}
+    assert whats == {
+        *("integrate, split no", "integrate, split full"),
+        *("cake, split no", "cake, split full", "baseline, asls"),
+    }
     for row in report["rows"]:
         assert row["deviation"] < 1e-6
         assert row["ratio"] == pytest.approx(row["yardstick_ms"] / row["ours_ms"])
         assert len(row["samples_ns"]["ours"]) >= 1
-    assert "pyFAI" in capsys.readouterr().out
+    curves = {(p["what"], p["x"]) for p in report["points"]}
+    assert curves == {
+        *(
+            (f"split {s}, {n}", x)
+            for s in ("no", "bbox")
+            for x in (0.0004, 0.0016)
+            for n in ("8 a call", "one a call", "pyFAI")
+        ),
+        *((f"split {s}, Lambda60k", n) for s in ("no", "bbox") for n in (1, 3, 9)),
+        *(
+            (f"plan of Lambda60k, split {s}, {c}", 1)
+            for s in ("no", "bbox")
+            for c in ("cached", "not cached")
+        ),
+    }
+    assert all(p["per"] > 0 and p["samples_ns"] for p in report["points"])
+    out = capsys.readouterr().out
+    assert "pyFAI" in out
+    assert "one a call" in out

@@ -102,3 +102,29 @@ def test_options_and_frames_that_cannot_be_are_refused(calibration):
     with pytest.raises(CalibrationError, match=r"all pixels invalid .* in frame 1 of 2"):
         cake(np.stack([np.zeros((30, 40)), np.full((30, 40), -1)]))
     assert cake.digest != Cake(calibration, n_bins=5, n_azimuth=6).digest
+
+
+def test_a_pixel_with_infinite_shares_is_left_out(calibration, monkeypatch):
+    from phasewatch.calibration import cake as module
+
+    def spoilt(ai):
+        ((_, engine),) = ((m, e.engine) for m, e in ai.engines.items() if m.algo_lower == "csr")
+        shares, pixels, starts = engine.lut
+        bad = np.flatnonzero(pixels == pixels[100])[0]
+        broken = np.array(shares)
+        broken[bad] = np.inf
+        fake = type("Engine", (), {"lut": (broken, np.array(pixels), np.array(starts))})
+        method = next(m for m in ai.engines if m.algo_lower == "csr")
+        seen.append(int(pixels[100]))
+        return entries_of(type("Ai", (), {"engines": {method: type("E", (), {"engine": fake})}}))
+
+    seen, entries_of = [], module.entries_of
+    plain = Cake(calibration, n_bins=12, n_azimuth=6, split="full")
+    monkeypatch.setattr(module, "entries_of", spoilt)
+    monkeypatch.setenv("PHASEWATCH_CACHE", "")
+    cake = Cake(calibration, n_bins=12, n_azimuth=6, split="full")
+    frame = np.full((1, 30, 40), 7.0)
+    frame.ravel()[seen[0]] = -1  # as if it were invalid
+
+    np.testing.assert_allclose(cake(np.full((1, 30, 40), 7.0)), plain(frame), rtol=1e-6)
+    np.testing.assert_array_equal(np.isfinite(cake(frame * 0 + 7)[0]), cake.valid)

@@ -359,3 +359,98 @@ def test_an_unknown_shape_is_refused(write_poni):
 def test_frames_that_do_not_fit_are_refused(calibration, frames, message):
     with pytest.raises(CalibrationError, match=message):
         Integrator(calibration, n_bins=10)(frames)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    experiment=experiments(), kind=st.sampled_from(["u2", "i4", "f4"]), n=st.sampled_from([1, 4])
+)
+def test_variances_equal_pyfais_where_all_pixels_counted(poni_path, experiment, kind, n):
+    text, shape, images, options, polarization, rng = experiment
+    poni_path.write_text(text)
+    frames = (1 + rng.poisson(3, (n, *shape))).astype(kind)
+    calibration = Calibration.load(poni_path, **images, polarization=polarization)
+    ai = pyFAI.load(str(poni_path))
+    ai.detector.shape = ai.detector.max_shape = shape
+
+    result = ai.integrate1d(
+        frames[-1].astype(np.float32),
+        options["n_bins"],
+        unit=options["unit"],
+        method=(options["split"], "csr", "cython"),
+        mask=np.array(calibration.mask),
+        dark=images.get("dark"),
+        flat=None if calibration.flat is None else calibration.flat.astype(np.float32),
+        polarization_factor=polarization,
+        error_model="poisson",
+    )
+
+    theirs = np.where(result.count > 0, result.sem**2, np.nan)
+    for engine in ("numba", "pyfai"):
+        integrator = Integrator(calibration, **options, engine=engine)
+        patterns, variances = integrator.with_variance(frames)
+        np.testing.assert_array_equal(patterns, integrator(frames))
+        assert_equal_patterns(variances[-1], theirs)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("n", [2, 9])
+def test_variances_are_those_of_the_formula_without_invalid_pixels(write_poni, split, n):
+    rng = np.random.default_rng(4)
+    images = {"dark": rng.uniform(0, 5, (30, 40)), "flat": rng.uniform(0.5, 1.5, (30, 40))}
+    calibration = Calibration.load(
+        write_poni(), mask=rng.random((30, 40)) < 0.1, **images, saturation=4095
+    )
+    integrator = Integrator(calibration, n_bins=50, split=split)
+    frames = rng.poisson(0.3, (n, 30, 40)).astype(np.int32)
+    frames[1, 5:9] = -1
+    frames[1, 12, 3:30] = 4095
+
+    patterns, variances = integrator.with_variance(frames)
+
+    shares, pixels, norm = entries(integrator)
+    for frame, variance in zip(frames, variances, strict=True):
+        x = np.where((frame >= 0) & (frame < 4095), frame, 0).ravel()
+        valid = ((frame >= 0) & (frame < 4095)).ravel()[pixels]
+        total, weight = np.zeros(50), np.zeros(50)
+        plan = integrator._integrate.plan
+        inside = plan.bins < 50
+        bins = plan.bins[inside]
+        np.add.at(total, bins, (shares**2 * x[pixels])[inside])
+        np.add.at(weight, bins, (shares * norm[pixels] * valid)[inside])
+        assert_equal_patterns(variance, total / weight**2)
+    np.testing.assert_array_equal(patterns, integrator(frames))
+    for engine in ("numba", "pyfai"):
+        other = Integrator(calibration, n_bins=50, split=split, engine=engine)
+        for mine, frame in zip(variances, frames, strict=True):
+            assert_equal_patterns(other.with_variance(frame[None])[1][0], mine)
+
+
+def entries(integrator):
+    """Return share, pixel of each entry of a plan, and the normalisation of each pixel."""
+    plan, shares = integrator._integrate.plan, integrator._integrate.shares
+    if shares is None:
+        return np.ones(plan.bins.size), np.arange(plan.bins.size), plan.norm
+    pixels = np.repeat(np.arange(len(plan.norm)), np.repeat(plan.entries, 8)[: len(plan.norm)])
+    return shares.astype(float), pixels, plan.norm
+
+
+def test_variances_are_those_that_noise_has(write_poni):
+    shape = (60, 70)
+    integrator = Integrator(Calibration.load(write_poni(), shape=shape), n_bins=8, split="bbox")
+    frames = np.random.default_rng(6).poisson(0.7, (600, *shape)).astype(np.uint16)
+
+    patterns, variances = integrator.with_variance(frames)
+
+    seen, said = patterns.astype(float).var(axis=0, ddof=1), variances.mean(axis=0)
+    np.testing.assert_allclose(seen, said, rtol=0.25)  # 4 sigma of 600 draws
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_bin_that_counted_nothing_has_no_variance_and_an_empty_one_nan(calibration, split):
+    integrator = Integrator(calibration, n_bins=2000, split=split)
+    _, (variance,) = integrator.with_variance(np.zeros((1, 30, 40), np.uint16))
+    np.testing.assert_array_equal(np.isnan(variance), ~integrator.valid)
+    assert not variance[integrator.valid].any()
+    with pytest.raises(CalibrationError, match="frame: all pixels invalid"):
+        integrator.with_variance(np.full((1, 30, 40), -1))

@@ -205,6 +205,7 @@ def test_patterns_are_left_to_the_single_stages(folder: Path) -> None:
             "baseline method: 'arpls' is not known on a device",
         ),
         ({"normalise": "monitor"}, {}, "normalise: 'monitor' is not known on a device"),
+        ({"variance": True}, {}, r'\[reduce\] variance: only with \[reduce\] device = "cpu"'),
         ({}, {"regrid": True}, r'\[classifier\] regrid: only with \[reduce\] device = "cpu"'),
         ({}, {"device": "cuda:1"}, r"\[classifier\] device: cuda:1, but .* classifies on cpu"),
     ],

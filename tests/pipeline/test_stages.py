@@ -1,18 +1,21 @@
 """Stages and the chain: one bad item does not take its neighbours along."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phasewatch.calibration import CalibrationError
+from phasewatch.calibration import Calibration, CalibrationError
+from phasewatch.calibration.poni import read_poni
 from phasewatch.pipeline.batch import Batch, concatenate
 from phasewatch.pipeline.chain import Chain
 from phasewatch.pipeline.documents import ItemSpec, RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.stage import Conform, conform, isolate
+from phasewatch.pipeline.stages.integrate import Integrate
 from phasewatch.pipeline.stages.reduce import Baseline, Normalise
 
 RUN = RunStart(
@@ -136,3 +139,66 @@ def test_times_come_with_all_items_or_with_none() -> None:
 
 def test_nothing_in_nothing_out() -> None:
     assert isolate("stage", lambda batch: batch, patterns(1).select(slice(0, 0))) == (None, [])
+
+
+PONI = """poni_version: 2
+Detector: Detector
+Detector_config: {"pixel1": 1e-4, "pixel2": 1e-4}
+Distance: 0.1
+Poni1: 0.001
+Poni2: -0.002
+Rot1: 0
+Rot2: 0
+Rot3: 0
+Wavelength: 4.836e-11
+"""
+
+
+@pytest.mark.parametrize("method", ["none", "minmax", "area", "monitor"])
+def test_a_variance_follows_its_pattern(tmp_path: Path, method: str) -> None:
+    (tmp_path / "a.poni").write_text(PONI)
+    calibration = Calibration.load(tmp_path / "a.poni")
+    run = RunStart(
+        run_id="r",
+        source="test",
+        items={"frame": ItemSpec.of((30, 40), "u2"), "monitor": ItemSpec.of((), "f8")},
+    )
+    frames = np.random.default_rng(0).poisson(3, (5, 30, 40)).astype(np.uint16)
+    arrays = {"frame": frames, "monitor": np.arange(2.0, 7.0)}
+    batch = Batch(np.arange(5), np.arange(5), None, arrays)
+
+    def chain(**options: bool) -> Chain:
+        integrate = Integrate(calibration, n_bins=20, split="bbox", **options)
+        return Chain([integrate, Baseline(lam=1e3), Normalise(method)])
+
+    plain, with_variance = chain(), chain(variance=True)
+    start, out = with_variance.start(run), with_variance.process(batch)
+
+    assert "variance" not in plain.start(run).items
+    assert start.items["variance"] == start.items["intensity"]
+    assert start.settings["integrate"]["variance"] == "poisson"
+    conform(start, out)
+    same = plain.process(batch).arrays["intensity"]
+    np.testing.assert_array_equal(out.arrays["intensity"], same)
+    integrate = Integrate(calibration, n_bins=20, split="bbox", variance=True)
+    before = Chain([integrate])
+    before.start(run)
+    raw = before.process(batch).arrays
+    lost = Chain([Baseline(lam=1e3)])
+    lost.start(RUN.evolve(items={"intensity": ItemSpec.of((20,), "f4")}))
+    flat = lost.process(batch.with_arrays(drop=("frame",), intensity=raw["intensity"]))
+    # two bins of a pattern say by how much it was divided
+    step = np.ptp(flat.arrays["intensity"][:, 3:5], axis=1) / np.ptp(same[:, 3:5], axis=1)
+    expected = raw["variance"] / step[:, None] ** 2
+    np.testing.assert_allclose(out.arrays["variance"], expected, rtol=1e-3)
+    assert (out.arrays["variance"] > 0).all()
+
+
+def test_a_geometry_that_was_read_is_what_integrates(tmp_path: Path) -> None:
+    (tmp_path / "a.poni").write_text(PONI)
+    calibration = Calibration(read_poni(tmp_path / "a.poni"), 4.836e-11)
+    run = RunStart(run_id="r", source="t", items={"frame": ItemSpec.of((30, 40), "u2")})
+    with pytest.raises(PipelineError, match="the source says 5e-11 m"):
+        Integrate(calibration, n_bins=20).start(run.evolve(wavelength_m=5e-11))
+    with pytest.raises(PipelineError, match="integrate: the run carries intensity, not frame"):
+        Integrate(calibration, n_bins=20).start(RUN)

@@ -130,6 +130,21 @@ def test_layout_others_rely_on(tmp_path: Path) -> None:
         assert json.loads(entry["loss/table"][()])["failed"] == 1
 
 
+def test_a_variance_becomes_the_errors_of_the_signal(tmp_path: Path) -> None:
+    path = tmp_path / "result.nxs"
+    start, one = run_start(classified=False), batch(0, 5, classified=False)
+    sink = open_sink("nexus", path=str(path))
+    sink.start(start.evolve(items={**start.items, "variance": start.items["intensity"]}))
+    variance = np.random.default_rng(1).random((5, 40), np.float32)
+    sink.batch(one.with_arrays(variance=variance))
+    sink.close()
+    assert "variance" not in read_result(path).arrays
+    np.testing.assert_array_equal(read_result(path).arrays["intensity_errors"], np.sqrt(variance))
+    with silx.io.open(str(path)) as file:
+        plot = nxdata.get_default(file["entry"])
+        np.testing.assert_array_equal(plot.errors[()], np.sqrt(variance))
+
+
 def test_silx_plots_it(tmp_path: Path) -> None:
     path = tmp_path / "result.nxs"
     sink = open_sink("nexus", path=str(path))
