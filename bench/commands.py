@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from phasewatch.bench.load.commands import SCENARIOS as LOAD
+
 
 class _Layout(StrEnum):
     lambda2m = "lambda2m"
@@ -55,20 +57,14 @@ def simulate(
     typer.echo(f"configuration: {out / 'run.toml'}; picture: {out / 'run.png'}")
 
 
-class _Scenario(StrEnum):
-    reduction = "reduction"
-
-
-def bench(
-    scenario: Annotated[_Scenario, typer.Argument(help="What to measure.")],
+def reduction(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write raw times and the machine's description.")
     ] = None,
 ) -> None:
-    """Measure on this machine, contenders interleaved in one run; read the ratios.
+    """Integration and baseline against pyFAI and pybaselines, on one core and on all.
 
-    reduction: integration and baseline against pyFAI and pybaselines, on one core and on all. Ours
-    takes 8 frames a call and core (64 patterns a call); the ratio for one a call is beside it.
+    Ours takes 8 frames a call and core (64 patterns a call); the ratio for one a call is beside it.
     """
     import json
     import os
@@ -86,7 +82,7 @@ def bench(
                 found.append(row)
                 if json_file is not None:
                     report: dict[str, Any] = {
-                        "scenario": scenario.value,
+                        "scenario": "reduction",
                         "machine": machine.describe(),
                         "rows": [reduction.as_json(r) for r in found],
                     }
@@ -102,3 +98,13 @@ def bench(
             *(*times, floor, f"{row.deviation:.0e}"),
         )
     console.print(table)
+
+
+bench = typer.Typer(
+    help="Measure on this machine: one scenario each, with options of its own.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+# One line per scenario, in the order in which the help shows them.
+for _name, _scenario in {"reduction": reduction, **LOAD}.items():
+    bench.command(_name)(_scenario)
