@@ -1,5 +1,6 @@
 """The scenarios of load as commands: ``phasewatch bench server --rate 1000`` and so on."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -189,7 +190,8 @@ def compare(
         n = frames or OFFLINE[session.workload.kind]
         found = take_turns(session, frames=n, singles=singles, turns=turns, rounds=rounds)
         ratio = found.report["ratio"]
-        typer.echo(f"the loop: {found.report['loop']}")
+        deviation = found.report["loop_deviation"]
+        typer.echo(f"the loop: {found.report['loop']}; patterns differ by {deviation:.0e} at most")
         typer.echo(
             f"chain over loop: throughput {ratio['throughput']:.1f} x, latency of one item "
             f"{ratio['latency']:.2f} x shorter"
@@ -266,6 +268,7 @@ def _session(
 
     if config is None and network is None and model is None and what is What.patterns:
         network = "fcnn"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave no folder, no process
     console = Console(stderr=True, highlight=False)
     with work_folder() as folder, console.status("preparing items") as status:
 

@@ -19,8 +19,13 @@ from phasewatch.bench.load.latency import latencies, percentiles, rate_hz
 from phasewatch.bench.load.report import report
 from phasewatch.bench.load.session import Finding, Session, finding_of
 from phasewatch.bench.load.store import read_store
+from phasewatch.bench.load.verdict import judge
 from phasewatch.calibration.calibration import Calibration
+from phasewatch.pipeline.batch import Batch
+from phasewatch.pipeline.build import reduce_stages
+from phasewatch.pipeline.chain import Chain
 from phasewatch.pipeline.config import Config
+from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.errors import PipelineError
 
 Step = Callable[[NDArray[Any]], NDArray[Any]]
@@ -28,10 +33,21 @@ Step = Callable[[NDArray[Any]], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """The user's loop: what it is, and one turn of it, from counts or intensity to logits."""
+    """The user's loop: what it is, its steps, and how far its patterns are from ours.
+
+    `clean` makes a pattern of counts or intensity, `forward` logits of a pattern; `deviation` is
+    the largest difference to what our reducer gives, where patterns go from 0 to 1.
+    """
 
     what: str
-    turn: Step
+    clean: Step
+    forward: Step | None
+    deviation: float
+
+    def turn(self, item: NDArray[Any]) -> NDArray[Any]:
+        """Do what the user's loop does with one item."""
+        pattern = self.clean(item)
+        return pattern if self.forward is None else self.forward(pattern[None])
 
 
 def user_loop(config: Config, session: Session) -> Loop:
@@ -51,7 +67,7 @@ def user_loop(config: Config, session: Session) -> Loop:
     store = read_store(session.workload.store)
     name, integrate = "patterns", None
     if "frame" in store.arrays:
-        name, integrate = fastest(config, store.arrays["frame"][0], store.run.constants["mask"])
+        name, integrate = fastest(config, store.arrays["frame"][0], store.run)
     settings = config.reduce.baseline.settings()
     # tol=0 makes all the solutions; pybaselines counts them from 0
     asls = {"lam": settings["lam"], "p": settings["p"], "max_iter": settings["n_iter"] - 1}
@@ -59,41 +75,50 @@ def user_loop(config: Config, session: Session) -> Loop:
     model = config.classifier.model if config.classifier else None
     forward = plain_forward(model) if model is not None else None
 
-    def turn(item: NDArray[Any]) -> NDArray[Any]:
+    def clean(item: NDArray[Any]) -> NDArray[Any]:
         pattern = item if integrate is None else integrate(item)
-        clean = pattern - fitter.asls(pattern, tol=0, **asls)[0]
-        low, high = clean.min(), clean.max()
-        scaled = ((clean - low) / (high - low)).astype(np.float32)[None]
-        return scaled if forward is None else forward(scaled)
+        flat = pattern - fitter.asls(pattern, tol=0, **asls)[0]
+        low, high = flat.min(), flat.max()
+        return np.asarray((flat - low) / (high - low), np.float32)
 
+    chain = Chain(reduce_stages(config, store.run))
+    chain.start(store.run)
+    zero = np.zeros(1, np.int64)
+    first = {key: array[:1] for key, array in store.arrays.items()}
+    ours = chain.process(Batch(seq=zero, ids=zero, arrays=first)).arrays["intensity"][0]
+    deviation = float(np.nanmax(np.abs(clean(next(iter(first.values()))[0]) - ours)))
     steps = ["pyFAI integrate1d " + name] if integrate else []
-    steps += ["pybaselines asls"] + (["torch, eager"] if forward else [])
-    return Loop(", ".join(steps), turn)
+    steps += ["pybaselines asls", "min-max"] + (["torch, eager"] if forward else [])
+    return Loop(", ".join(steps), clean, forward, deviation)
 
 
-def fastest(config: Config, frame: NDArray[Any], mask: NDArray[np.bool_]) -> tuple[str, Step]:
+def fastest(config: Config, frame: NDArray[Any], run: RunStart) -> tuple[str, Step]:
     """Return pyFAI's fastest CPU method for `frame` (height, width), by name, and a call of it."""
-    from pyFAI.integrator.azimuthal import AzimuthalIntegrator
     from pyFAI.method_registry import IntegrationMethod
+
+    from phasewatch.calibration.reference import azimuthal_integrator, single
 
     if config.calibration is None or config.reduce.n_bins is None:
         raise PipelineError("compare: frames need [calibration] poni and [reduce] n_bins")
     keys = config.calibration.model_dump()
     reduce = config.reduce
     calibration = Calibration.load(keys.pop("poni"), **keys, polarization=reduce.polarization)
-    calibration = calibration.with_detector(shape=frame.shape, mask=mask)
-    poni, detector = calibration.poni, calibration.poni.make_detector()
-    detector.shape = detector.max_shape = frame.shape
-    ai = AzimuthalIntegrator(
-        *(poni.distance, poni.poni1, poni.poni2, poni.rot1, poni.rot2, poni.rot3),
-        detector=detector,
-        wavelength=calibration.wavelength,
+    calibration = calibration.with_detector(
+        shape=(frame.shape[0], frame.shape[1]),
+        mask=run.constants.get("mask"),
+        saturation=run.saturation,
     )
+    ai = azimuthal_integrator(calibration)
     options = {
         "unit": reduce.unit,
         "radial_range": reduce.range,
         "mask": np.array(calibration.mask),
         "polarization_factor": reduce.polarization,
+        "dark": single(calibration.dark),
+        "flat": single(calibration.flat),
+        # How pyFAI leaves saturated pixels out: a mask per frame would make it plan anew.
+        "dummy": calibration.saturation,
+        "delta_dummy": None if calibration.saturation is None else 0.5,
     }
 
     def with_method(method: IntegrationMethod) -> Step:
@@ -133,25 +158,27 @@ def compare(session: Session, *, frames: int, singles: int, turns: int, rounds: 
         ours.append(session.chain(session.load("offline", frames)))
         session.tell(f"round {i + 1} of {rounds}: the chain, {singles} one by one")
         single.append(session.chain(session.load("single-stream", singles)))
+    if error := next((m.error or "nothing came" for m in (*ours, *single) if not m.times), ""):
+        raise PipelineError(f"compare: {error}")
     middle = sorted(ours, key=lambda m: rate_hz(m.times))[len(ours) // 2]
     null = session.null(middle.load)
-    document, verdict = report(middle, null, note=workload.note)
+    document, _ = report(middle, null, note=workload.note)
     rates = {
         "chain": [rate_hz(m.times) for m in ours],
         "loop": [len(t) / t.sum() * 1e9 for t in theirs],
     }
     one_at_a_time = {
-        "chain": [percentiles(latencies(m.times)).get("p90", float("nan")) for m in single],
+        "chain": [percentiles(latencies(m.times))["p90"] for m in single],
         "loop": [percentiles(t)["p90"] for t in theirs],
     }
-    bad = [m.error for m in (*ours, *single) if m.error] or (
-        [] if verdict.valid else [verdict.reason]
-    )
+    verdicts = [judge(m.facts(None, None), shortest_s=0.0) for m in (*ours, *single)]
+    bad = [v.reason for v in verdicts if not v.valid]
     document |= {
         "scenario": "compare",
         "verdict": "INVALID" if bad else "VALID",
         "reason": bad[0] if bad else f"{rounds} rounds of turns, medians",
         "loop": loop.what,
+        "loop_deviation": loop.deviation,
         "ratio": {
             "throughput": _median(rates["chain"]) / _median(rates["loop"]),
             "latency": _median(one_at_a_time["loop"]) / _median(one_at_a_time["chain"]),

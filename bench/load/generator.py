@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from phasewatch.bench.load.plan import DONE, END, GO, TIMES, Load, address
 from phasewatch.bench.load.schedule import wait_until
+from phasewatch.pipeline.errors import PipelineError
 from phasewatch.plugins.raw_socket import RawSocket
 
-LEAD_NS = 100_000_000  # from `GO` to the first item, for sockets to connect
+LEAD_NS = 10_000_000  # from when all listen to the first item
 BLOCK = 4096  # rows of one message at most
 UNANSWERED_MS = 30_000
 Clock = Callable[[], int]
@@ -46,13 +47,17 @@ def main(folder: Path) -> int:
             return False
 
         def send(message: bytes) -> None:
-            out.offer([message])
+            if not out.offer([message]):
+                raise PipelineError("load generator: the source has gone")
 
         times = np.zeros((2, load.n), np.int64)
         schedule = load.offsets()
         gc.disable()  # a collection would make items late
         if not heard(GO):
             return 1
+        while not out.writable(timeout_ms=500):  # each socket connects in its own time
+            if os.getppid() != parent:
+                return 1
         if load.scenario == "single-stream":
             whole = one_by_one(load, times, send, lambda: back.receive(UNANSWERED_MS) is not None)
         else:

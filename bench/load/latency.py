@@ -83,9 +83,13 @@ def exceedance(
     return longest[rank - 1] / 1e6, rank / n
 
 
-def throughput(times: Times, bins: int = 120) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the middle of each of `bins` equal intervals in s, and the items per s delivered."""
+def throughput(times: Times) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the middle of equal intervals in s, and the items per s delivered in each.
+
+    There are at most 120 intervals, and so few that several deliveries fall into each.
+    """
     begin = int(times["due"].min())
+    bins = int(np.clip(len(np.unique(times["delivered"])) // 4, 5, 120))
     since = (times["delivered"] - begin) / 1e9
     counts, edges = np.histogram(since, bins=bins, range=(0.0, float(since.max()) or 1.0))
     return (edges[:-1] + edges[1:]) / 2, counts / np.diff(edges)

@@ -107,7 +107,8 @@ def run_chain(
 def run_null(load: Load, folder: Path) -> dict[str, NDArray[np.int64]]:
     """Give `load` to nothing: generator, source and sink alone, in this process; return times.
 
-    Items are copied from the store as for the chain, one batch after the other.
+    Items are copied from the store as for the chain, one batch after the other, into the same
+    memory again and again, as into a ring.
     """
     load.write(folder)
     times = folder / "latency.h5"
@@ -115,7 +116,12 @@ def run_null(load: Load, folder: Path) -> dict[str, NDArray[np.int64]]:
     with generator(folder) as process:
         source, sink = LoadSource(folder), LatencySink(times, answer)
         try:
-            source.start()
+            run = source.start()
+            ring = {
+                name: np.empty((load.at_once, *spec.shape), spec.dtype)
+                for name, spec in run.items.items()
+            }
+            source.lend(lambda n: {name: array[:n] for name, array in ring.items()})
             for batch in source:
                 if batch is None:
                     check(process)

@@ -80,7 +80,7 @@ def lines(document: Report) -> list[str]:
     if (generator := document["generator"]) is not None:
         late, worst = generator["late_share"], generator["worst_ms"]
         text.append(f"generator: {late:.2%} late, the latest by {worst:.2f} ms")
-    grown = {k: m["own_growth"] for k, m in document["memory_mib"].items() if m["samples"] > 1}
+    grown = {k: m["own_growth"] for k, m in document["memory_mib"].items() if m["samples"] >= 10}
     if grown:
         worst_role = max(grown, key=lambda role: grown[role])
         text.append(f"memory: most growth after warm-up {grown[worst_role]:+.1%} ({worst_role})")

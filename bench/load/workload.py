@@ -17,7 +17,13 @@ from phasewatch.bench.load.store import gather, write_store
 from phasewatch.pipeline.batch import Batch
 from phasewatch.pipeline.build import reduce_stages
 from phasewatch.pipeline.chain import Chain
-from phasewatch.pipeline.config import ClassifierConfig, Config, SinkConfig, SourceConfig, load_config
+from phasewatch.pipeline.config import (
+    ClassifierConfig,
+    Config,
+    SinkConfig,
+    SourceConfig,
+    load_config,
+)
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.plugin import open_source
 
