@@ -5,7 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 
-from phasewatch.bench.load.wire_file import WireMessage, read_messages, write_head, write_message
+from phasewatch.bench.load.wire_file import (
+    WireMessage,
+    read_messages,
+    size_of,
+    write_head,
+    write_message,
+)
 from phasewatch.plugins.raw_socket import RawSocket
 
 POLL_MS = 100
@@ -40,10 +46,10 @@ def record(
                     file.flush()  # what came is on disk while nothing comes
                     progress(done, nbytes)
                     continue
-                if max_bytes is not None and nbytes + sum(map(len, parts)) > max_bytes:
+                if max_bytes is not None and nbytes + size_of(parts) > max_bytes:
                     break
-                nbytes += write_message(file, clock(), parts)
-                done += 1
+                write_message(file, clock(), parts)
+                done, nbytes = done + 1, nbytes + size_of(parts)
         except KeyboardInterrupt:
             pass  # how a recording without limits ends
     progress(done, nbytes)

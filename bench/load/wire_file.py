@@ -35,8 +35,13 @@ def write_head(file: BinaryIO) -> None:
     file.write(MAGIC)
 
 
-def write_message(file: BinaryIO, arrival_ns: int, parts: Sequence[bytes]) -> int:
-    """Append a message; return how many bytes it takes."""
+def size_of(parts: Sequence[bytes]) -> int:
+    """Return how many bytes a message takes in the file."""
+    return _HEAD.size + sum(_LENGTH.size + len(part) for part in parts)
+
+
+def write_message(file: BinaryIO, arrival_ns: int, parts: Sequence[bytes]) -> None:
+    """Append a message."""
     if len(parts) > MAX_PARTS or any(len(part) > MAX_PART for part in parts):
         raise PipelineError(
             f"a message of {len(parts)} parts, {sum(map(len, parts))} bytes cannot be recorded"
@@ -45,7 +50,6 @@ def write_message(file: BinaryIO, arrival_ns: int, parts: Sequence[bytes]) -> in
     for part in parts:
         file.write(_LENGTH.pack(len(part)))
         file.write(part)
-    return _HEAD.size + sum(_LENGTH.size + len(part) for part in parts)
 
 
 def read_messages(path: Path) -> Iterator[WireMessage]:

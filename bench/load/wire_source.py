@@ -28,6 +28,7 @@ from phasewatch.plugins.raw_socket import RawSocket
 from phasewatch.plugins.sources.trust import announced, usable_start
 
 HIGH_WATER = 16  # messages under way
+IDLE = 20  # times that a source says "nothing yet", each 0.1 s at most: a recording without an end
 
 
 def open_source(
@@ -123,10 +124,14 @@ class SocketReplay:
         return self._inner.start()
 
     def __iter__(self) -> Iterator[Batch | Failure | None]:
-        """Yield what the other source makes of it."""
+        """Yield what the other source makes of it, until it ends or has had all for a while."""
+        idle = 0
         for item in self._inner:
             if self._error is not None:
                 raise self._error
+            idle = 0 if item is not None or self._thread.is_alive() else idle + 1
+            if idle > IDLE:
+                return
             yield item
 
     def close(self) -> None:
