@@ -1,10 +1,11 @@
 """One measurement: a generator, a chain (or nothing), the times of every item."""
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,15 @@ class Measured:
         Columns of the latency sink, each (n,) int64.
     generator
         (2, n) ns: due and announced; None where it did not come to its end.
+    real_time
+        Whether the generator ran under real-time scheduling (it needs the permission).
     """
 
     load: Load
     config: Config
     times: dict[str, NDArray[np.int64]]
     generator: NDArray[np.int64] | None
+    real_time: bool
     stop: RunStop | None
     error: str | None
     memory: dict[str, Any]
@@ -92,12 +96,14 @@ def run_chain(
         check(process)
 
     with generator(folder) as process:
+        real_time = os.sched_getscheduler(process.pid) == os.SCHED_FIFO
         outcome = supervise(config, on_update=update, on_start=pids.update)
     return Measured(
         load=load,
         config=config,
         times=read_times(times) if times.exists() else {},
         generator=_generated(folder),
+        real_time=real_time,
         stop=outcome.stop,
         error=outcome.error,
         memory=memory.summary(),
@@ -135,9 +141,15 @@ def run_null(load: Load, folder: Path) -> dict[str, NDArray[np.int64]]:
 
 @contextmanager
 def generator(folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
-    """Run the generator of the load in `folder`, which ends with the block at the latest."""
+    """Run the generator of the load in `folder`, which ends with the block at the latest.
+
+    It has real-time priority where that is allowed. (On two busy cores, 500 Hz: 1.9 % of the items
+    later than 1 ms instead of 13 %; niceness does not help.)
+    """
     command = [sys.executable, "-m", "phasewatch.bench.load.generator", str(folder)]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    with suppress(PermissionError):  # a detector is not delayed by what this host computes
+        os.sched_setscheduler(process.pid, os.SCHED_FIFO, os.sched_param(1))
     try:
         yield process
         try:

@@ -41,7 +41,11 @@ def report(
         "latency_ms": found,
         "frames": facts.frames,
         "null": {"rate_hz": round(rate_hz(null), 3), "latency_ms": alone},
-        "generator": asdict(facts.generator) if facts.generator else None,
+        "generator": (
+            {**asdict(facts.generator), "real_time": measured.real_time}
+            if facts.generator
+            else None
+        ),
         "memory_mib": measured.memory,
         "machine": {k: v for k, v in described.items() if k != "versions"},
         "versions": described["versions"],

@@ -1,5 +1,6 @@
 """The scenarios: each puts together a workload, measurements and a report."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from phasewatch.bench.load.workload import Workload
 from phasewatch.pipeline.errors import PipelineError
 
 SHARED_MEMORY = Path("/dev/shm")
+PREFIX = "phasewatch-load-"
 CONFIRMATIONS = 4
 BACK_OFF = 0.9
 Tell = Callable[[str], None]
@@ -77,9 +79,16 @@ class Finding:
 
 @contextmanager
 def work_folder() -> Iterator[Path]:
-    """Make a folder in shared memory where there is some, for stores and sockets; remove it."""
-    parent = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="phasewatch-load-", dir=parent) as folder:
+    """Make a folder in shared memory where there is some, for stores and sockets; remove it.
+
+    What an invocation left that was killed is removed too.
+    """
+    parent = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
+    for old in parent.glob(f"{PREFIX}*-*"):
+        pid = old.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=parent) as folder:
         yield Path(folder)
 
 

@@ -1,6 +1,7 @@
 """Load through real processes: what comes out is whole, and nothing is left behind."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from phasewatch.bench.load import session
 from phasewatch.bench.load.generator import rows
 from phasewatch.bench.load.latency import latencies
 from phasewatch.bench.load.measure import generator, run_null
@@ -218,6 +220,17 @@ def test_server_through_processes(tmp_path, config) -> None:
     assert document["verdict"] == "INVALID"
     assert "short of the 60 s" in document["reason"]
     assert (document["offered_hz"], document["arrivals"]) == (400.0, "poisson")
+
+
+def test_what_a_killed_invocation_left_is_removed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(session, "SHARED_MEMORY", tmp_path)
+    (tmp_path / f"phasewatch-load-{2**22 + 1}-x").mkdir()
+    (tmp_path / f"phasewatch-load-{os.getpid()}-x").mkdir()
+    (tmp_path / "phasewatch-load-else").mkdir()
+    with session.work_folder() as folder:
+        left = {p.name for p in tmp_path.iterdir()}
+        assert left == {folder.name, f"phasewatch-load-{os.getpid()}-x", "phasewatch-load-else"}
+    assert not folder.exists()
 
 
 def test_every_scenario_says_what_it_takes(capsys) -> None:
