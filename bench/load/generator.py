@@ -1,12 +1,12 @@
 """The generator: a process of its own that announces items when they are due, come what may.
 
-    python -m phasewatch.bench.load.generator FOLDER
+    python -m phasewatch.bench.load.generator FOLDER PARENT
 
 It waits for the chain's `GO`, then follows the schedule without ever waiting for the chain (its
 socket has no high-water mark: a message is 32 bytes an item). ``single-stream`` is the exception by
 its nature: the next item is due when the last was answered. At the end it writes ``times.npy``,
 (2, n) int64 ns: when each item was due, and when it was announced; no such file means that an item
-was not answered for 30 s.
+was not answered for 30 s. It ends early when PARENT, a process id, is no longer its parent.
 """
 
 import gc
@@ -31,10 +31,9 @@ Clock = Callable[[], int]
 Send = Callable[[bytes], object]
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, parent: int) -> int:
     """Generate the load of `folder`; return 0 where the chain came to listen."""
     load = Load.read(folder)
-    parent = os.getppid()
     with (
         RawSocket("push", address(folder, "announce"), bind=True) as out,
         RawSocket("pull", address(folder, "back"), bind=True) as back,
@@ -52,7 +51,6 @@ def main(folder: Path) -> int:
 
         times = np.zeros((2, load.n), np.int64)
         schedule = load.offsets()
-        gc.disable()  # a collection would make items late
         if not heard(GO):
             return 1
         while not out.writable(timeout_ms=500):  # each socket connects in its own time
@@ -128,4 +126,5 @@ def rows(load: Load, first: int, due: NDArray[np.int64], now: int) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    gc.disable()  # a collection would make items late
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

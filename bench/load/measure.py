@@ -146,7 +146,8 @@ def generator(folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
     It has real-time priority where that is allowed. (On two busy cores, 500 Hz: 1.9 % of the items
     later than 1 ms instead of 13 %; niceness does not help.)
     """
-    command = [sys.executable, "-m", "phasewatch.bench.load.generator", str(folder)]
+    module = "phasewatch.bench.load.generator"
+    command = [sys.executable, "-m", module, str(folder), str(os.getpid())]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     with suppress(PermissionError):  # a detector is not delayed by what this host computes
         os.sched_setscheduler(process.pid, os.SCHED_FIFO, os.sched_param(1))

@@ -48,6 +48,8 @@ def page(document: Mapping[str, Any], times: Times, null: Times) -> str:
         f'<div class="plots">{"".join(plots(times, null, document))}</div>' if times else "",
         "<h2>Latency, ms</h2>",
         table(("stage", *columns), steps),
+        *_comparison(document),
+        *_search(document),
         "<h2>Where every item ended</h2>",
         table(("", "items"), _losses(document["frames"])),
         "<h2>Memory, MiB</h2>",
@@ -111,6 +113,42 @@ def _facts(document: Mapping[str, Any]) -> str:
             f"{generator['late_ms']:g} ms, the latest by {generator['worst_ms']:.2f} ms."
         )
     return text
+
+
+def _comparison(document: Mapping[str, Any]) -> list[str]:
+    """Return the ratios to the user's loop, where there are any."""
+    if "ratio" not in document:
+        return []
+    rates, singles = document["throughput_hz"], document["single_p90_ms"]
+    rows = [
+        (of, f"{np.median(rates[of]):.1f}", f"{np.median(singles[of]):.3f}")
+        for of in ("chain", "loop")
+    ]
+    ratio = document["ratio"]
+    rows.append(("ratio", f"{ratio['throughput']:.1f}", f"{ratio['latency']:.2f}"))
+    return [
+        "<h2>Against the loop a user would write</h2>",
+        table(("medians of rounds", "items per second", "one at a time, p90 ms"), rows),
+        f"<small>loop: {escape(document['loop'])}; its patterns differ by "
+        f"{document['loop_deviation']:.0e} at most. The rest of this page is the chain's middle "
+        "round, all items at once.</small>",
+    ]
+
+
+def _search(document: Mapping[str, Any]) -> list[str]:
+    """Return the runs of a search for the peak, where there was one."""
+    if "probes" not in document:
+        return []
+    rows = [
+        (f"{p['rate_hz']:.1f}", "" if p["p99_ms"] is None else f"{p['p99_ms']:.3f}", p["reason"])
+        for p in document["probes"]
+    ]
+    peak = document["peak_hz"]
+    said = f"{peak:.1f} per second" if peak else "none"
+    return [
+        f"<h2>Peak with a p99 below {document['limit_p99_ms']:g} ms: {said}</h2>",
+        table(("items per second", "p99 ms", "verdict but for its length"), rows),
+    ]
 
 
 def _losses(frames: Mapping[str, Any]) -> list[tuple[str, str]]:

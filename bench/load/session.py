@@ -15,7 +15,7 @@ from phasewatch.bench.load.measure import Measured, Update, run_chain, run_null
 from phasewatch.bench.load.peak import Probe, best, bisect
 from phasewatch.bench.load.plan import Load, Scenario
 from phasewatch.bench.load.report import Report, report
-from phasewatch.bench.load.verdict import judge
+from phasewatch.bench.load.verdict import SHORTEST_S, judge
 from phasewatch.bench.load.workload import Workload
 from phasewatch.pipeline.errors import PipelineError
 
@@ -129,7 +129,8 @@ def find_peak(
         p99 = summary(measured.times).get("p99")
         verdict = judge(measured.facts(p99, None), shortest_s=0.0)
         said = f"p99 {p99:.2f} ms" if p99 is not None else "nothing came"
-        session.tell(f"{rate_hz:.1f} Hz: {said}, {'' if verdict.valid else verdict.reason}")
+        said += "" if verdict.valid else f", {verdict.reason}"
+        session.tell(f"{rate_hz:.1f} Hz: {said}")
         return Probe(rate_hz, p99, verdict.valid, verdict.reason)
 
     session.tell("how fast at most: an offline run")
@@ -142,8 +143,9 @@ def find_peak(
     for _ in range(CONFIRMATIONS):
         finding = one(session, server(rate, duration_s))
         p99 = finding.report["latency_ms"].get("p99")
-        held = finding.report["verdict"] == "VALID" and p99 is not None and p99 < limit_ms
-        if held or not found or duration_s < step_s:
+        good = finding.report["verdict"] == "VALID" or duration_s < SHORTEST_S
+        held = good and p99 is not None and p99 < limit_ms
+        if held or not found:
             break
         session.tell(f"{rate:.1f} Hz did not hold for {duration_s:g} s")
         rate *= BACK_OFF

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from phasewatch.bench.load import session
+from phasewatch.bench.load.generator import main as announce
 from phasewatch.bench.load.generator import rows
 from phasewatch.bench.load.latency import latencies
 from phasewatch.bench.load.measure import generator, run_null
@@ -244,3 +245,8 @@ def test_every_scenario_says_what_it_takes(capsys) -> None:
 def test_rows_name_the_item_of_the_store() -> None:
     block = rows(load(Path("s")), 12, np.array([5, 6]), 9)
     assert np.frombuffer(block, np.int64).reshape(-1, 4).tolist() == [[12, 5, 2, 9], [13, 6, 3, 9]]
+
+
+def test_a_generator_whose_parent_has_gone_ends(tmp_path, store) -> None:
+    load(store).write(tmp_path / "run")
+    assert announce(tmp_path / "run", parent=os.getpid()) == 1  # its parent is another
