@@ -62,7 +62,8 @@ class WireSource:
         for message in self._decoded():
             if isinstance(message.body, StartBody):
                 self._run = usable_start(message.run(), str(self._path))
-                return self._run
+                source = f"wire:{self._path} of {message.run().source}"
+                return self._run.evolve(source=source[:4096])
         raise PipelineError(f"wire:{self._path}: holds no start of a run of ours")
 
     def __iter__(self) -> Iterator[Batch | Failure | None]:
