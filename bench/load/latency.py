@@ -84,7 +84,7 @@ def exceedance(
 
 
 def throughput(times: Times) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the middle of equal intervals in s, and the items per s delivered in each.
+    """Return the edges (k + 1,) of equal intervals in s, and the items per s delivered in each.
 
     There are at most 120 intervals, and so few that several deliveries fall into each.
     """
@@ -92,4 +92,4 @@ def throughput(times: Times) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     bins = int(np.clip(len(np.unique(times["delivered"])) // 4, 5, 120))
     since = (times["delivered"] - begin) / 1e9
     counts, edges = np.histogram(since, bins=bins, range=(0.0, float(since.max()) or 1.0))
-    return (edges[:-1] + edges[1:]) / 2, counts / np.diff(edges)
+    return edges, counts / np.diff(edges)

@@ -45,11 +45,11 @@ def page(document: Mapping[str, Any], times: Times, null: Times) -> str:
         f"<h1>{escape(title)}</h1>",
         _verdict(document),
         f"<p>{escape(_facts(document))}</p>",
+        *_comparison(document),
+        *_search(document),
         f'<div class="plots">{"".join(plots(times, null, document))}</div>' if times else "",
         "<h2>Latency, ms</h2>",
         table(("stage", *columns), steps),
-        *_comparison(document),
-        *_search(document),
         "<h2>Where every item ended</h2>",
         table(("", "items"), _losses(document["frames"])),
         "<h2>Memory, MiB</h2>",
@@ -76,13 +76,13 @@ def plots(times: Times, null: Times, document: Mapping[str, Any]) -> list[str]:
         ax.text(1.01, share, said, transform=ax.get_yaxis_transform(), va="center", color="0.45")
     ax.legend(frameon=False, loc="lower left")
     rates, ax = _figure()
-    seconds, per_s = throughput(times)
-    ax.step(seconds, per_s, where="mid", color=CHAIN, lw=1.2, label="delivered")
+    edges, per_s = throughput(times)
+    ax.stairs(per_s, edges, color=CHAIN, lw=1.2, label="delivered")
     if document["offered_hz"]:
         ax.axhline(document["offered_hz"], color=INK, lw=0.9, ls="--", label="offered")
         ax.legend(frameon=False, loc="lower right")
     ax.set(xlabel="time since the first item was due (s)", ylabel="items per second")
-    ax.set_xlim(0, float(seconds[-1]))
+    ax.set_xlim(0, float(edges[-1]))
     ax.set_ylim(0, 1.15 * float(np.max(per_s)))
     return [_svg(distribution), _svg(rates)]
 

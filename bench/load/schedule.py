@@ -21,7 +21,8 @@ def offsets(n: int, *, rate_hz: float, poisson: bool = False, seed: int = 0) -> 
     rate_hz
         Items per second; infinite: all at once.
     poisson
-        Independent exponential intervals with mean 1 / `rate_hz` instead of constant ones.
+        Independent exponential intervals instead of constant ones, scaled so that the last item is
+        due when it would be at constant intervals: a Poisson process given its number of events.
     seed
         Of the exponential intervals.
     """
@@ -33,6 +34,8 @@ def offsets(n: int, *, rate_hz: float, poisson: bool = False, seed: int = 0) -> 
         return np.rint(np.arange(n) * (1e9 / rate_hz)).astype(np.int64)
     gaps = np.random.default_rng(seed).exponential(1e9 / rate_hz, n)
     gaps[0] = 0
+    if n > 1:
+        gaps *= (n - 1) * 1e9 / rate_hz / gaps.sum()
     return np.rint(np.cumsum(gaps)).astype(np.int64)
 
 

@@ -82,7 +82,7 @@ class LoadSource:
 
     def _batch(self, rows: NDArray[np.int64]) -> Batch:
         lent = self._allocate(len(rows))
-        if lent is None:
+        if lent is None or not all(map(len, lent.values())):
             lent = {k: np.empty((len(rows), *a.shape[1:]), a.dtype) for k, a in self._arrays()}
         rows = rows[: min(len(a) for a in lent.values())]
         ids, due, index, sent = (np.ascontiguousarray(column) for column in rows.T)

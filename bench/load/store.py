@@ -40,10 +40,11 @@ class Store:
     ) -> dict[str, NDArray[Any]]:
         """Copy the items at `index` (m,) to the first rows of the arrays in `out`; return these."""
         m = len(index)
+        rows = {name: a if len(a := out[name]) == m else a[:m] for name in self.arrays}
         for name, array in self.arrays.items():
             # mode "clip": with "raise" numpy copies twice
-            np.take(array, index, axis=0, out=out[name][:m], mode="clip")
-        return {name: out[name][:m] for name in self.arrays}
+            np.take(array, index, axis=0, out=rows[name], mode="clip")
+        return rows
 
 
 def write_store(run: RunStart, batch: Batch, folder: Path) -> None:

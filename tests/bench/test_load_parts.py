@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phasewatch.bench.load.generator import follow, one_by_one
-from phasewatch.bench.load.latency import exceedance, hops, percentiles, rate_hz, summary
+from phasewatch.bench.load.latency import (
+    exceedance,
+    hops,
+    percentiles,
+    rate_hz,
+    summary,
+    throughput,
+)
 from phasewatch.bench.load.memory import MIB, Memory, resident
 from phasewatch.bench.load.peak import Probe, best, bisect
 from phasewatch.bench.load.plan import Load
@@ -44,6 +51,7 @@ def test_constant_and_exponential_schedules():
     assert not np.array_equal(drawn, offsets(20_000, rate_hz=500, poisson=True, seed=4))
     gaps = np.diff(drawn)
     assert drawn[0] == 0
+    assert drawn[-1] == offsets(20_000, rate_hz=500)[-1]
     assert gaps.min() >= 0
     # mean and standard deviation of an exponential are both 1 / rate
     assert gaps.mean() == pytest.approx(2 * MS, rel=0.03)
@@ -129,6 +137,14 @@ def test_exceedance_goes_down_to_one_item():
     assert (ms[-1], share[-1]) == (100_000, 1e-5)
     assert (np.diff(share) < 0).all()
     assert ms[np.argmin(np.abs(share - 0.01))] == pytest.approx(99_000, rel=0.01)
+
+
+def test_throughput_over_time_adds_up_to_all_items():
+    due = np.arange(1000) * MS
+    edges, per_s = throughput({"due": due, "delivered": due + 2 * MS})
+    assert len(edges) == len(per_s) + 1 == 121
+    assert (per_s * np.diff(edges)).sum() == pytest.approx(1000)
+    assert per_s[1:].mean() == pytest.approx(1000, rel=0.05)
 
 
 WHOLE = {"classified": 100, "missed": 0, "failed": 0, "dropped": {}}
