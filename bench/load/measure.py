@@ -18,7 +18,7 @@ from phasewatch.bench.load.plan import TIMES, Load
 from phasewatch.bench.load.sink import LatencySink, read_times
 from phasewatch.bench.load.source import LoadSource
 from phasewatch.bench.load.verdict import Facts, Generator
-from phasewatch.bench.load.workload import Workload, loaded
+from phasewatch.bench.load.workload import Workload, discard, loaded
 from phasewatch.pipeline.config import Config
 from phasewatch.pipeline.documents import RunStop
 from phasewatch.pipeline.errors import PipelineError
@@ -95,9 +95,13 @@ def run_chain(
         on_update(view)
         check(process)
 
-    with generator(folder) as process:
-        real_time = os.sched_getscheduler(process.pid) == os.SCHED_FIFO
-        outcome = supervise(config, on_update=update, on_start=pids.update)
+    discard(config)
+    try:
+        with generator(folder) as process:
+            real_time = os.sched_getscheduler(process.pid) == os.SCHED_FIFO
+            outcome = supervise(config, on_update=update, on_start=pids.update)
+    finally:
+        discard(config)
     return Measured(
         load=load,
         config=config,

@@ -103,12 +103,35 @@ def prepare(
 
 
 def loaded(workload: Workload, folder: Path, times: Path, *, answer: bool) -> Config:
-    """Return the configuration whose source is the load in `folder`, with a sink of times."""
+    """Return the configuration whose source is the load in `folder`, with a sink of times.
+
+    The configuration's own sinks write beside their files, to `scratch` names: nothing that was
+    measured before is in the way, and no result is taken for a real one.
+    """
     options: dict[str, Any] = {"path": str(times), "answer": str(folder) if answer else ""}
     sink = SinkConfig(type="latency", **options)
     source = SourceConfig(uri=f"load:{folder}")
-    sinks = (*workload.config.sink, sink)
+    own = [
+        SinkConfig(type=s.type, **{**s.options, "path": str(scratch(Path(s.options["path"])))})
+        if isinstance(s.options.get("path"), str)
+        else s
+        for s in workload.config.sink
+    ]
+    sinks = (*own, sink)
     return workload.config.model_copy(update={"source": source, "sink": sinks})
+
+
+def scratch(path: Path) -> Path:
+    """Return the name beside `path` under which a sink writes while it is measured."""
+    return path.with_name(f"{path.stem}.bench{path.suffix}")
+
+
+def discard(config: Config) -> None:
+    """Remove what the sinks of a loaded `config` wrote under scratch names."""
+    for sink in config.sink:
+        path = Path(str(sink.options.get("path", "")))
+        if path.stem.endswith(".bench"):
+            path.unlink(missing_ok=True)
 
 
 def _built_in(folder: Path, what: What, seed: int, stored: int | None) -> Config:

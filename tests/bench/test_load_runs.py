@@ -42,6 +42,8 @@ def config(tmp_path: Path) -> Path:
     axis = np.linspace(5.0, 20.0, N_POINTS)
     np.savez(tmp_path / "s.npz", x=axis, intensity=patterns(9), x_name="2th_deg")
     text = '[source]\nuri = "series:s.npz"\n[reduce]\nbaseline = {method = "asls", lam = 1e3}\n'
+    text += '[[sink]]\ntype = "nexus"\npath = "result.nxs"\n'
+    (tmp_path / "result.nxs").write_text("of another run")
     (tmp_path / "chain.toml").write_text(text)
     return tmp_path / "chain.toml"
 
@@ -194,6 +196,9 @@ def test_offline_through_processes(tmp_path, config, capsys) -> None:
     assert main(["bench", "offline", "--frames", "300", *arguments]) == 0
     document = json.loads(out.read_text())
     check(document, 300, "offline")
+    assert [s["type"] for s in document["configuration"]["sink"]] == ["nexus", "latency"]
+    assert (tmp_path / "result.nxs").read_text() == "of another run"
+    assert not list(tmp_path.glob("*.bench*"))
     assert document["verdict"] == "VALID"
     assert "VALID" in capsys.readouterr().out
     with h5py.File(tmp_path / document["raw"]) as raw:
