@@ -105,6 +105,7 @@ bench = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+bench.__doc__ = "Measure on this machine: reduction, load, what a user would write."  # for plugins
 # One line per scenario, in the order in which the help shows them.
 for _name, _scenario in {"reduction": reduction, **LOAD}.items():
     bench.command(_name)(_scenario)

@@ -1,23 +1,26 @@
 """The scenarios of load as commands: ``phasewatch bench server --rate 1000`` and so on."""
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    from phasewatch.bench.load.session import Finding, Session
-
-
-class What(StrEnum):
-    """The built-in chains."""
-
-    frames = "frames"
-    patterns = "patterns"
+from phasewatch.bench.load.console import prepared_session, show
+from phasewatch.bench.load.options import (
+    ConfigOption,
+    DurationOption,
+    FramesOption,
+    HtmlOption,
+    JsonOption,
+    ModelOption,
+    NetworkOption,
+    PoissonOption,
+    SeedOption,
+    What,
+    WhatOption,
+)
 
 
 class Socket(StrEnum):
@@ -29,36 +32,6 @@ class Socket(StrEnum):
 
 OFFLINE = {"frames": 600, "patterns": 20_000}  # items, some seconds at the rates aimed for
 SINGLE = {"frames": 3_000, "patterns": 20_000}
-
-WhatOption = Annotated[
-    What,
-    typer.Option(
-        help="Built-in chain: full LAMBDA 2M frames of the twin, or clean patterns of 4023 points."
-    ),
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(help="Run this configuration instead; its source fills the store of items."),
-]
-NetworkOption = Annotated[
-    str | None,
-    typer.Option(help="fcnn, cnn, ...: a network with seeded, untrained weights (speed only)."),
-]
-ModelOption = Annotated[Path | None, typer.Option(help="Folder of a trained model.")]
-FramesOption = Annotated[int | None, typer.Option(min=1, help="Number of items.")]
-DurationOption = Annotated[
-    float,
-    typer.Option(min=0.1, help="Seconds; a latency below 60 s is INVALID, whatever it is."),
-]
-PoissonOption = Annotated[
-    bool, typer.Option("--poisson", help="Exponential intervals instead of constant ones.")
-]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of schedule, twin and weights.")]
-JsonOption = Annotated[
-    Path | None,
-    typer.Option("--json", help="Write the report; raw nanoseconds go beside it (.raw.h5)."),
-]
-HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write the report as one page.")]
 
 
 def single_stream(
@@ -75,11 +48,11 @@ def single_stream(
 
     Latency is from due to delivered at the sink, through all processes.
     """
-    with _session(what, config, network, model, seed) as session:
+    with prepared_session(what, config, network, model, seed) as session:
         from phasewatch.bench.load.session import one
 
         n = frames or SINGLE[session.workload.kind]
-        _show(one(session, session.load("single-stream", n, seed=seed)), json_file, html)
+        show(one(session, session.load("single-stream", n, seed=seed)), json_file, html)
 
 
 def server(
@@ -99,12 +72,12 @@ def server(
 
     The same load is given to the harness alone first, which takes as long again.
     """
-    with _session(what, config, network, model, seed) as session:
+    with prepared_session(what, config, network, model, seed) as session:
         from phasewatch.bench.load.session import one
 
         n = frames or max(1, round(rate * duration))
         load = session.load("server", n, rate_hz=rate, poisson=poisson, seed=seed)
-        _show(one(session, load), json_file, html)
+        show(one(session, load), json_file, html)
 
 
 def offline(
@@ -118,11 +91,11 @@ def offline(
     html: HtmlOption = None,
 ) -> None:
     """All items are due at once. Read the rate: items per second, nothing lost."""
-    with _session(what, config, network, model, seed) as session:
+    with prepared_session(what, config, network, model, seed) as session:
         from phasewatch.bench.load.session import one
 
         n = frames or OFFLINE[session.workload.kind]
-        _show(one(session, session.load("offline", n, seed=seed)), json_file, html)
+        show(one(session, session.load("offline", n, seed=seed)), json_file, html)
 
 
 def find_peak(
@@ -148,7 +121,7 @@ def find_peak(
     The search begins at the throughput of an offline run of --frames items. What it finds is then
     run for --duration, and only that run's verdict counts.
     """
-    with _session(what, config, network, model, seed) as session:
+    with prepared_session(what, config, network, model, seed) as session:
         from phasewatch.bench.load.session import find_peak as search
 
         found = search(
@@ -163,7 +136,7 @@ def find_peak(
         peak = found.report["peak_hz"]
         said = f"{peak:.1f} items/s" if peak else "none"
         typer.echo(f"peak with a p99 below {p99_ms:g} ms: {said}")
-        _show(found, json_file, html)
+        show(found, json_file, html)
 
 
 def compare(
@@ -184,7 +157,7 @@ def compare(
     The loop: pyFAI integrate1d with its fastest method here, pybaselines asls, the same network
     eagerly in torch, in one process, on the same items.
     """
-    with _session(what, config, network, model, seed, clean=False) as session:
+    with prepared_session(what, config, network, model, seed, clean=False) as session:
         from phasewatch.bench.load.compare import compare as take_turns
 
         n = frames or OFFLINE[session.workload.kind]
@@ -196,7 +169,7 @@ def compare(
             f"chain over loop: throughput {ratio['throughput']:.1f} x, latency of one item "
             f"{ratio['latency']:.2f} x shorter"
         )
-        _show(found, json_file, html)
+        show(found, json_file, html)
 
 
 def record(
@@ -225,7 +198,7 @@ def record(
         RawSocket(kind, address, bind=bind, hwm=64) as wire,
     ):
 
-        def show(done: int, nbytes: int) -> None:
+        def tell(done: int, nbytes: int) -> None:
             status.update(f"{done} messages, {nbytes / 2**20:.1f} MiB")
 
         done, nbytes = recorder.record(
@@ -234,7 +207,7 @@ def record(
             messages=messages,
             seconds=seconds,
             max_bytes=None if max_mib is None else int(max_mib * 2**20),
-            progress=show,
+            progress=tell,
         )
     typer.echo(f"{out}: {done} messages, {nbytes} bytes")
 
@@ -247,61 +220,3 @@ SCENARIOS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "record": record,
 }
-
-
-@contextmanager
-def _session(
-    what: What,
-    config: Path | None,
-    network: str | None,
-    model: Path | None,
-    seed: int,
-    *,
-    clean: bool = True,
-) -> "Iterator[Session]":
-    """Prepare the items and the chain; show what goes on."""
-    from rich.console import Console
-
-    from phasewatch.bench.load.session import Session, work_folder
-    from phasewatch.bench.load.workload import prepare
-    from phasewatch.pipeline.progress import line
-
-    if config is None and network is None and model is None and what is What.patterns:
-        network = "fcnn"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave no folder, no process
-    console = Console(stderr=True, highlight=False)
-    with work_folder() as folder, console.status("preparing items") as status:
-
-        def prepared(of: str, done: int, total: int) -> None:
-            status.update(f"preparing {of}: {done} of {total}")
-
-        def tell(text: str) -> None:
-            console.print(text, markup=False)
-            status.update(text)
-
-        workload = prepare(
-            folder,
-            what=what.value,
-            config=config,
-            network=network if model is None else None,
-            model=model,
-            clean=clean,
-            seed=seed,
-            progress=prepared,
-        )
-        yield Session(folder, workload, tell, lambda view: status.update(line(view)))
-
-
-def _show(found: "Finding", json_file: Path | None, html: Path | None) -> None:
-    """Print a report, and write it where it is wanted."""
-    from phasewatch.bench.load.page import page
-    from phasewatch.bench.load.report import lines, write_json
-
-    for text in lines(found.report):
-        typer.echo(text)
-    if json_file is not None:
-        write_json(found.report, json_file, found.raw)
-        typer.echo(f"report {json_file}")
-    if html is not None:
-        html.write_text(page(found.report, found.times, found.null), encoding="utf-8")
-        typer.echo(f"page {html}")
