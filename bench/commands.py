@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from phasewatch.bench.load.commands import SCENARIOS as LOAD
+
 
 class _Layout(StrEnum):
     lambda2m = "lambda2m"
@@ -100,7 +102,7 @@ bench = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-bench.__doc__ = "Measure on this machine: reduction, inference."  # for plugins
+bench.__doc__ = "Measure on this machine: reduction, inference, load, what a user would write."
 # One line per scenario, in the order in which the help shows them.
-for _name, _scenario in {"reduction": reduction, "inference": inference}.items():
+for _name, _scenario in {"reduction": reduction, "inference": inference, **LOAD}.items():
     bench.command(_name)(_scenario)

@@ -53,14 +53,18 @@ def app() -> typer.Typer:
             raise typer.Exit
 
     for name, point in found("commands").items():
-        built.command(name)(_loaded(name, point))
+        command = _loaded(name, point)
+        if isinstance(command, typer.Typer):  # a group of commands
+            built.add_typer(command, name=name)
+        else:
+            built.command(name)(command)
     return built
 
 
-def _loaded(name: str, point: EntryPoint) -> Callable[..., Any]:
+def _loaded(name: str, point: EntryPoint) -> Callable[..., Any] | typer.Typer:
     """Return the command, or one that says why it cannot be loaded: the others must still work."""
     try:
-        command: Callable[..., Any] = point.load()
+        command: Callable[..., Any] | typer.Typer = point.load()
         return command
     except Exception as error:
         reason = f"command {name} ({point.value}) cannot be loaded: {error}"

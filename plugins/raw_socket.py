@@ -1,0 +1,88 @@
+"""ZeroMQ sockets of raw multipart messages, for what is not (or not yet) our protocol.
+
+The load generator announces items on them, and traffic is recorded from them and replayed to them.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+import zmq
+
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.transport.links import check_bind
+
+Kind = Literal["push", "pull", "pub", "sub"]
+MAX_PART = 1 << 28  # bytes; a peer that sends a longer part is disconnected
+
+
+class RawSocket:
+    """One socket with a context of its own; a context manager that closes it.
+
+    Parameters
+    ----------
+    kind
+        A ``sub`` socket takes every topic.
+    bind
+        Bind instead of connecting; loopback and ipc only.
+    hwm
+        Messages that wait at each side; 0: as many as there are.
+    """
+
+    def __init__(self, kind: Kind, address: str, *, bind: bool = False, hwm: int = 0) -> None:
+        if bind:
+            check_bind(address)
+        self._context = zmq.Context()
+        self._socket = self._context.socket(getattr(zmq, kind.upper()))
+        self._socket.set_hwm(hwm)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_PART)
+        try:
+            (self._socket.bind if bind else self._socket.connect)(address)
+        except zmq.ZMQError as error:
+            self.close()
+            verb = "bind" if bind else "connect"
+            raise PipelineError(f"cannot {verb} {address}: {error.strerror}") from None
+        if kind == "sub":
+            self._socket.setsockopt(zmq.SUBSCRIBE, b"")
+        actual = self._socket.getsockopt(zmq.LAST_ENDPOINT)
+        self.address = actual.decode().rstrip("\0") if isinstance(actual, bytes) else address
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(linger_ms=0 if kind else 1000)
+
+    def offer(self, parts: Sequence[bytes]) -> bool:
+        """Send a message if that is possible without waiting; tell whether it was."""
+        try:
+            self._socket.send_multipart(parts, flags=zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def writable(self, timeout_ms: int) -> bool:
+        """Wait until `offer` would succeed, at most `timeout_ms`; tell whether it would."""
+        return bool(self._socket.poll(timeout_ms, zmq.POLLOUT))
+
+    def receive(self, timeout_ms: int = 0) -> list[bytes] | None:
+        """Return the next message, waiting at most `timeout_ms`; None where none came."""
+        try:
+            return self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            if not timeout_ms or not self._socket.poll(timeout_ms):
+                return None
+        try:
+            return self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def close(self, *, linger_ms: int = 0) -> None:
+        """Close; what was sent is still delivered, for at most `linger_ms`."""
+        self._socket.close(linger=linger_ms)
+        self._context.term()
