@@ -10,7 +10,8 @@ from pydantic import Field
 from phasewatch.pipeline.batch import Failure
 from phasewatch.pipeline.documents import Document, Event, RunStart, RunStop, Text
 
-VERSION = 1
+VERSION = 2
+Columns = Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)]
 RunId = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -27,15 +28,17 @@ class BatchBody(Document):
     type: Literal["batch"] = "batch"
     run_id: RunId
     n: Annotated[int, Field(ge=0)]
+    columns: Columns
 
 
 class SlotsBody(Document):
-    """Items of a run that lie in the ring from `slot` on; the arrays are what is not there."""
+    """Items of a run that lie in the ring from `slot` on; with them come only the columns."""
 
     type: Literal["slots"] = "slots"
     run_id: RunId
     slot: Annotated[int, Field(ge=0)]
     n: Annotated[int, Field(ge=1)]
+    columns: Columns
 
 
 class FailedBody(Document):
@@ -86,6 +89,7 @@ class ReportBody(Document):
     run_id: RunId
     position: Annotated[int, Field(ge=0)]
     n: Annotated[int, Field(ge=0)] = 0
+    columns: Columns = ()
     failed: tuple[tuple[int, int, Text, Text], ...] = ()
     dropped: tuple[tuple[int, int, Text], ...] = ()
     events: tuple[Event, ...] = ()
@@ -150,6 +154,6 @@ Body = (
 class Header(Document):
     """The first part of every message."""
 
-    v: Literal[1] = 1
+    v: Literal[2] = 2
     body: Annotated[Body, Field(discriminator="type")]
     arrays: tuple[tuple[str, str, tuple[Annotated[int, Field(ge=0)], ...]], ...] = ()

@@ -9,6 +9,7 @@ from phasewatch.pipeline.stage import Stage
 
 if TYPE_CHECKING:
     from phasewatch.calibration.calibration import Calibration
+    from phasewatch.pipeline.stages.classify import Classify
 
 
 def reduce_stages(config: Config, run: RunStart) -> list[Stage]:
@@ -117,7 +118,7 @@ def _check_accelerated(config: Config, device: str) -> None:
         )
 
 
-def classify_stage(config: Config) -> Stage:
+def classify_stage(config: Config) -> "Classify":
     """Return the classify stage; imports torch."""
     from phasewatch.pipeline.stages.classify import Classify
 

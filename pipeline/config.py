@@ -87,7 +87,11 @@ class ReduceConfig(Section):
 
 
 class ClassifierConfig(Section):
-    """``[classifier]``: left out, the chain ends with patterns."""
+    """``[classifier]``: left out, the chain ends with patterns.
+
+    At most `max_batch` patterns are classified at once. `max_wait_ms`: how long a GPU waits for
+    them; a CPU takes what has come.
+    """
 
     model: Path
     device: str = "auto"

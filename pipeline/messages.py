@@ -1,14 +1,16 @@
 """Messages on a socket: one msgpack header, then one raw little-endian C-order part per array.
 
-The header is ``{"v": 1, "body": {...}, "arrays": [[name, dtype, shape], ...]}``. The body is one of
+The header is ``{"v": 2, "body": {...}, "arrays": [[name, dtype, shape], ...]}``. The body is one of
 the models in `phasewatch.pipeline.bodies`, told apart by ``type``; unknown fields and another
 version are refused. Every message is hostile until `decode` has checked it: claims are compared
 with the configured limits and with the parts that came before anything is allocated. No pickle,
 anywhere.
 
-In a ``batch`` the arrays are the columns of `Batch`: ``seq``, ``ids``, ``t_acq`` (if any),
-``array/NAME`` and ``stamp/HOP``; a ``report`` has ``state`` beside them, ``slots`` (whose items lie
-in shared memory) their ``generation``. In a ``start`` they are ``constant/NAME``.
+In a ``batch``, all int64 columns of `Batch` are one array ``columns`` (k, n), whose rows the body
+names: ``seq``, ``ids``, ``t_acq`` (if any), ``stamp/HOP``, and for ``slots``, whose items lie in
+shared memory, ``generation``. (A part costs 3 us at each end, and a batch has some nine columns.)
+The others are ``array/NAME``; a ``report`` has ``state`` beside them. In a ``start`` they are
+``constant/NAME``.
 """
 
 import json
@@ -43,10 +45,11 @@ MAX_FAILURES, MAX_DROPPED = 1000, 20_000
 Array = NDArray[Any]
 Part = bytes | memoryview
 
-# Arrays that are no columns of the batch they come with.
-BESIDE = {"report": ("state",), "slots": ("generation",)}
-
-DTYPES = frozenset(["|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8"])
+FIXED = ("seq", "ids", "t_acq", "generation")
+DTYPES = {
+    name: np.dtype(name)
+    for name in ("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8")
+}
 
 
 class MessageError(PipelineError):
@@ -78,28 +81,37 @@ class Message:
         """Return the batch of a ``batch``, ``slots`` or ``report`` message, checked."""
         if not isinstance(self.body, BatchBody | SlotsBody | ReportBody):
             raise MessageError(f"message of type {self.body.type!r} where a batch was due")
-        arrays, stamps = {}, {}
-        fixed: dict[str, NDArray[np.int64]] = {}
+        columns = self.columns()
+        arrays = {}
         for name, array in self.arrays.items():
-            if name in BESIDE.get(self.body.type, ()):
-                continue
             kind, _, key = name.partition("/")
-            if array.ndim == 0 or len(array) != self.body.n:
-                raise MessageError(f"array {name!r}: shape {array.shape} for {self.body.n} items")
             if kind == "array" and key:
+                if array.ndim == 0 or len(array) != self.body.n:
+                    raise MessageError(
+                        f"array {name!r}: shape {array.shape} for {self.body.n} items"
+                    )
                 arrays[key] = array
-                continue
-            if array.dtype != np.int64 or array.ndim != 1:
-                raise MessageError(f"array {name!r}: {array.dtype} {array.shape}, not int64 (n,)")
-            if kind == "stamp" and key:
-                stamps[key] = array
-            elif name in ("seq", "ids", "t_acq"):
-                fixed[name] = array
-            else:
+            elif name not in ("columns", "state"):
                 raise MessageError(f"array {name!r} does not belong in a batch")
-        if "seq" not in fixed or "ids" not in fixed:
+        if "seq" not in columns or "ids" not in columns:
             raise MessageError("a batch without seq or ids")
-        return Batch(fixed["seq"], fixed["ids"], fixed.get("t_acq"), arrays, stamps)
+        stamps = {name[6:]: column for name, column in columns.items() if name not in FIXED}
+        return Batch(columns["seq"], columns["ids"], columns.get("t_acq"), arrays, stamps)
+
+    def columns(self) -> dict[str, NDArray[np.int64]]:
+        """Return the columns (n,) of a message that carries items, by name."""
+        if not isinstance(self.body, BatchBody | SlotsBody | ReportBody):
+            return {}
+        names, block = self.body.columns, self.arrays.get("columns")
+        if block is None or block.dtype != np.int64 or block.shape != (len(names), self.body.n):
+            said = "no array" if block is None else f"{block.dtype} {block.shape}"
+            raise MessageError(f"columns: {said}, not int64 {(len(names), self.body.n)}")
+        for name in names:
+            if name not in FIXED and not (name.startswith("stamp/") and name[6:]):
+                raise MessageError(f"column {name!r} does not belong in a batch")
+        if len(set(names)) != len(names):
+            raise MessageError(f"a column comes twice: {', '.join(names)}")
+        return dict(zip(names, block, strict=True))
 
     def run(self) -> RunStart:
         """Return the run of a ``start`` message, with its constants."""
@@ -126,17 +138,27 @@ def encode(body: Body, arrays: Mapping[str, Array] | None = None) -> list[Part]:
 
 def encode_batch(run_id: str, batch: Batch) -> list[Part]:
     """Return the parts of a ``batch`` message."""
-    return encode(BatchBody(run_id=run_id, n=len(batch)), columns_of(batch))
+    names, arrays = columns_of(batch)
+    return encode(BatchBody(run_id=run_id, n=len(batch), columns=names), arrays)
 
 
-def columns_of(batch: Batch) -> dict[str, Array]:
-    """Return the arrays of a message that carries `batch`."""
-    columns: dict[str, Array] = {"seq": batch.seq, "ids": batch.ids}
+def encode_slots(
+    run_id: str, batch: Batch, *, slot: int, generation: NDArray[np.int64]
+) -> list[Part]:
+    """Return the parts of a ``slots`` message: the columns of `batch`; arrays are in the ring."""
+    bare = batch.with_arrays(drop=tuple(batch.arrays))
+    names, arrays = columns_of(bare, generation=generation)
+    return encode(SlotsBody(run_id=run_id, slot=slot, n=len(batch), columns=names), arrays)
+
+
+def columns_of(batch: Batch, **more: NDArray[np.int64]) -> tuple[tuple[str, ...], dict[str, Array]]:
+    """Return the names of the columns of `batch` and `more`, and all arrays of its message."""
+    columns = {"seq": batch.seq, "ids": batch.ids, **more}
     if batch.t_acq is not None:
         columns["t_acq"] = batch.t_acq
-    columns |= {f"array/{name}": array for name, array in batch.arrays.items()}
-    columns |= {f"stamp/{name}": array for name, array in batch.stamps.items()}
-    return columns
+    columns |= {f"stamp/{name}": column for name, column in batch.stamps.items()}
+    arrays = {f"array/{name}": array for name, array in batch.arrays.items()}
+    return tuple(columns), {"columns": np.array(list(columns.values()), np.int64), **arrays}
 
 
 def encode_start(run: RunStart) -> list[Part]:
@@ -191,13 +213,13 @@ def decode(parts: Sequence[Any], limits: Limits = LIMITS) -> Message:
             raise MessageError(f"array {name!r}: {len(shape)} axes; at most {limits.ndim}")
         if max(shape, default=0) > limits.array_bytes:  # also where another axis is 0
             raise MessageError(f"array {name!r}: an axis of {max(shape)} is over the limit")
-        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        nbytes = math.prod(shape) * DTYPES[dtype].itemsize
         total += nbytes
         if nbytes > limits.array_bytes or total > limits.total_bytes:
             raise MessageError(f"array {name!r} claims {nbytes} bytes: over the limit")
         if nbytes != view.nbytes:
             raise MessageError(f"array {name!r}: {nbytes} bytes claimed, {view.nbytes} came")
-        arrays[name] = np.frombuffer(view, dtype).reshape(shape)
+        arrays[name] = np.ndarray(shape, DTYPES[dtype], view)
     return Message(header.body, arrays)
 
 

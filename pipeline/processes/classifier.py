@@ -11,7 +11,7 @@ from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.transport.links import Transport
 
-INBOX = 8  # messages that wait to be read, and that are read before anything is classified
+INBOX = 8  # messages that wait to be read
 
 
 def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
@@ -19,11 +19,11 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
     classifier = Classifier(transport, desk, setup)
     inbox = transport.link("pull", setup.addresses["reduced"], bind=True, hwm=INBOX)
     while not desk.finished:
-        ready = transport.poll([inbox, desk.link], classifier.wait_ms())
+        transport.poll([inbox, desk.link], classifier.wait_ms())
         for what, data in desk.commands():
             if what == "back" and data["role"] == "tracker":
                 classifier.announce()
-        if inbox in ready:
+        while inbox.waiting and not classifier.full:
             received = inbox.receive()
             if received is not None:
                 classifier.hear(received[1])
@@ -40,13 +40,20 @@ class Classifier:
             raise RuntimeError("a classifier process without a [classifier] table")
         self._desk, self._run_id = desk, setup.run_id
         self._onward = transport.link("push", setup.addresses["tracker"], bind=False, hwm=8)
-        self._chain = Chain([classify_stage(setup.config)])
-        self._batcher = Batcher(
-            max_items=options.max_batch, max_wait_ns=int(options.max_wait_ms * 1e6)
-        )
+        stage = classify_stage(setup.config)
+        self._chain = Chain([stage])
+        # A CPU takes what has come by now: a batch gains it less than the wait costs.
+        wait_ms = 0.0 if stage.on_cpu else options.max_wait_ms
+        self._batcher = Batcher(max_items=options.max_batch, max_wait_ns=int(wait_ms * 1e6))
+        self._most = options.max_batch
         self._agreement = Agreement()
         self._announced: list[Part] = []
         self._meter = Meter()
+
+    @property
+    def full(self) -> bool:
+        """Whether as much is held as is classified at once."""
+        return len(self._batcher) >= self._most
 
     def wait_ms(self) -> int:
         """Return how long there is nothing to do if nothing comes."""

@@ -94,4 +94,4 @@ class Orders:
         slots = slice(body.slot, body.slot + body.n)
         arrays: dict[str, Any] = {name: a[slots] for name, a in self._ring.arrays.items()}
         batch = message.batch().with_arrays(**arrays)
-        return Loan(batch, message.arrays["generation"], self._ring.generation[slots])
+        return Loan(batch, message.columns().get("generation"), self._ring.generation[slots])

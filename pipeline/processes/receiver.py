@@ -8,18 +8,18 @@ import hashlib
 import json
 
 from phasewatch.pipeline.batch import Dropped, Failure
-from phasewatch.pipeline.bodies import AckBody, CreditBody, LeaveBody, SlotsBody, StopBody
+from phasewatch.pipeline.bodies import AckBody, CreditBody, LeaveBody, StopBody
 from phasewatch.pipeline.custody import Custody, Order
 from phasewatch.pipeline.documents import WHOLE, Loss, RunStart, RunStop
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import (
     Part,
-    columns_of,
     decode,
     encode,
     encode_batch,
     encode_dropped,
     encode_failed,
+    encode_slots,
     encode_start,
 )
 from phasewatch.pipeline.plugin import Source, open_source
@@ -213,10 +213,8 @@ class Receiver:
         batch = self._intake.fetch(order).stamped("sent", self._desk.clock())
         if not self._workers.get(order.worker, False):
             return encode_batch(self._run.run_id, batch)
-        body = SlotsBody(run_id=self._run.run_id, slot=order.slot, n=order.n)
-        columns = columns_of(batch.with_arrays(drop=tuple(batch.arrays)))
-        columns["generation"] = self._ring.generation[order.slot : order.slot + order.n]
-        return encode(body, columns)
+        generation = self._ring.generation[order.slot : order.slot + order.n]
+        return encode_slots(self._run.run_id, batch, slot=order.slot, generation=generation)
 
     def _close_run(self, error: BaseException | None) -> None:
         if error is not None:

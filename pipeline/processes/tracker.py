@@ -197,17 +197,18 @@ class TrackerProcess:
         fold = None if track is None else track.state
         rows = self._reorder.row, self._reorder.longest_row
         state = dump(Memory(self._ledger, *rows, fold))
+        names, arrays = ((), {}) if batch is None else columns_of(batch)
         body = ReportBody(
             run_id=self._run_id,
+            columns=names,
             position=self._reorder.next_seq,
             n=0 if batch is None else len(batch),
             failed=tuple((f.seq, f.id, f.stage[:64], f.error[:ERROR_LENGTH]) for f in failures),
             dropped=tuple((d.seq, d.id, d.reason) for d in dropped),
             events=tuple(track.take_events()) if track is not None else (),
         )
-        columns = {} if batch is None else columns_of(batch)
-        columns["state"] = np.frombuffer(state, np.uint8)
-        self._to_sinks(encode(body, columns))
+        arrays["state"] = np.frombuffer(state, np.uint8)
+        self._to_sinks(encode(body, arrays))
 
     def _abort(self, end: RunStop) -> None:
         self._aborted, self._end = True, end

@@ -26,6 +26,7 @@ class Classify:
     def __init__(self, model: Path, *, device: str = "auto", regrid: bool = False) -> None:
         self._predictor = Predictor.load(model, device=device)
         self._folder, self._regrid = model, regrid
+        self.on_cpu = self._predictor.device.type == "cpu"
 
     def start(self, run: RunStart) -> RunStart:
         """Refuse a card that is not made for these patterns."""

@@ -17,7 +17,7 @@ MAX_ITEMS = 4096  # in one message
 MAX_EXPECTED = 1 << 48
 NDIM = {"frame": 2, "intensity": 1}
 CONSTANT = {"frame": ("mask", np.dtype(np.bool_)), "intensity": ("axis", np.dtype(np.float64))}
-NUMBERS = DTYPES - {"|b1"}
+NUMBERS = DTYPES.keys() - {"|b1"}
 
 
 def announced(batch: Batch, run: RunStart) -> Batch:

@@ -211,10 +211,7 @@ class ZmqSource:
             return [batch] if len(batch) else []
         except PipelineError as error:
             self._refuse("bad batch", str(error))
-            ids = message.arrays.get("ids", np.empty(0))
-            if ids.dtype != np.int64 or ids.ndim != 1 or len(ids) > MAX_ITEMS:
-                return []
-            return self._failed([(i, str(error)) for i in ids.tolist()])
+            return self._failed([(i, str(error)) for i in _ids(message)])
 
     def _failed(self, items: list[tuple[int, str]]) -> list[Batch | Failure]:
         if len(items) > MAX_DROPPED or any(not INT64.min <= i <= INT64.max for i, _ in items):
@@ -235,3 +232,12 @@ class ZmqSource:
         self.last_error = f"{kind}: {text}" if text else kind
         if self.refused[kind] == 1:
             _log.warning("message refused", address=self.address, kind=kind, text=text)
+
+
+def _ids(message: Message) -> list[int]:
+    """Return which items a batch that is not good was to bring, as far as it says so."""
+    try:
+        ids = message.columns().get("ids", np.empty(0, np.int64))
+    except MessageError:
+        return []
+    return ids.tolist() if len(ids) <= MAX_ITEMS else []

@@ -17,7 +17,7 @@ from phasewatch.bench.load.wire_file import (
     write_head,
     write_message,
 )
-from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.batch import Batch, Dropped, Failure
 from phasewatch.pipeline.bodies import StopBody
 from phasewatch.pipeline.documents import ItemSpec, Loss, RunStart, RunStop
 from phasewatch.pipeline.errors import PipelineError
@@ -130,7 +130,7 @@ def run_of_ours():
         encode_batch("another", batch),
         encode_batch("r", batch),
         *encode_failed("r", [Failure(3, 13, "reduce", "bad")]),
-        *encode_dropped("r", batch.select(slice(0, 1)), "ring full"),
+        *encode_dropped("r", [Dropped(0, 10, "ring full")]),
         encode(StopBody(stop=stop)),
     ]
     return patterns, parts

@@ -140,11 +140,11 @@ def test_what_could_not_be_received_is_not_sent() -> None:
         m.encode(b.ControlBody(what="x", data={"a": "b" * (2 << 20)}))
 
 
-def header(body: object, arrays: object = (), v: object = 1) -> bytes:
+def header(body: object, arrays: object = (), v: object = 2) -> bytes:
     return msgpack.packb({"v": v, "body": body, "arrays": arrays})
 
 
-BATCH = {"type": "batch", "run_id": "r", "n": 1}
+BATCH = {"type": "batch", "run_id": "r", "n": 1, "columns": ["seq", "ids"]}
 SEQ = ["seq", "<i8", [1]]
 
 HOSTILE = {
@@ -153,9 +153,9 @@ HOSTILE = {
     "random": ([b"\xc1\xff\x00random"], "not msgpack"),
     "truncated header": ([header(BATCH)[:-3]], "not msgpack"),
     "not a map": ([msgpack.packb([1, 2])], "not a map"),
-    "no version": ([msgpack.packb({"body": BATCH})], "protocol version None; this is version 1"),
-    "other version": ([header(BATCH, v=2)], "protocol version 2; this is version 1"),
-    "no body": ([msgpack.packb({"v": 1})], "header field body: Field required"),
+    "no version": ([msgpack.packb({"body": BATCH})], "protocol version None; this is version 2"),
+    "other version": ([header(BATCH, v=1)], "protocol version 1; this is version 2"),
+    "no body": ([msgpack.packb({"v": 2})], "header field body: Field required"),
     "unknown type": ([header({"type": "exec"})], "header field body"),
     "unknown field": ([header({**BATCH, "x": 1})], "header field body.batch.x: Extra inputs"),
     "negative count": ([header({**BATCH, "n": -1})], "body.batch.n"),
@@ -189,20 +189,32 @@ def test_a_hostile_message_is_refused_in_one_line(parts: list[bytes], said: str)
 
 
 @pytest.mark.parametrize(
-    ("arrays", "parts", "said"),
+    ("columns", "block", "more", "said"),
     [
-        ([["ids", "<i8", [1]]], [b"12345678"], "without seq or ids"),
-        ([["seq", "<f8", [1]], ["ids", "<i8", [1]]], [b"12345678"] * 2, "float64"),
-        ([["seq", "<i8", [2]], ["ids", "<i8", [1]]], [b"1" * 16, b"12345678"], "for 1 items"),
-        ([SEQ, ["ids", "<i8", [1]], ["x", "<i8", [1]]], [b"12345678"] * 3, "does not belong"),
+        (["seq"], ["<i8", [1, 1]], [], "without seq or ids"),
+        (["seq", "ids"], ["<f8", [2, 1]], [], "float64"),
+        (["seq", "ids"], ["<i8", [1, 2]], [], r"int64 \(1, 2\), not int64 \(2, 1\)"),
+        (["seq", "ids", "x"], ["<i8", [3, 1]], [], "column 'x' does not belong"),
+        (["seq", "ids", "stamp/"], ["<i8", [3, 1]], [], "column 'stamp/' does not belong"),
+        (["seq", "ids", "ids"], ["<i8", [3, 1]], [], "comes twice"),
+        (["seq", "ids"], ["<i8", [2, 1]], [["x", "<i8", [1]]], "'x' does not belong"),
+        (["seq", "ids"], ["<i8", [2, 1]], [["array/a", "<i8", [2]]], "for 1 items"),
+        (["seq", "ids"], ["<i8", [2, 1]], [["array/a", "<i8", []]], "for 1 items"),
     ],
 )
 def test_columns_that_make_no_batch_are_refused(
-    arrays: list[object], parts: list[bytes], said: str
+    columns: list[str], block: list[object], more: list[list[object]], said: str
 ) -> None:
-    message = m.decode([header(BATCH, arrays), *parts])
+    arrays = [["columns", *block], *more]
+    parts = [b"12345678" * int(np.prod(shape)) for _, _, shape in arrays]
+    message = m.decode([header({**BATCH, "columns": columns}, arrays), *parts])
     with pytest.raises(m.MessageError, match=said):
         message.batch()
+
+
+def test_a_batch_without_its_columns_is_refused() -> None:
+    with pytest.raises(m.MessageError, match="columns: no array"):
+        m.decode([header(BATCH)]).batch()
 
 
 @given(st.lists(st.binary(max_size=60), max_size=4))

@@ -144,7 +144,7 @@ def hostile() -> dict[str, list[bytes]]:
         "random": [np.random.default_rng(1).bytes(300)],
         "random parts": [np.random.default_rng(n).bytes(40) for n in range(5)],
         "pickle": [b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94."],
-        "version": [msgpack.packb({**header, "v": 2}), *good[1:]],
+        "version": [msgpack.packb({**header, "v": 1}), *good[1:]],
         "no version": [msgpack.packb({"body": header["body"]})],
         "unknown field": [msgpack.packb({**header, "x": 1}), *good[1:]],
         "two gigabytes": [msgpack.packb(huge), *good[1:]],
