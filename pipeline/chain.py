@@ -8,6 +8,8 @@ from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.stage import Stage, isolate
 
+SEVERAL = 8
+
 
 class Chain:
     """A row of stages that is itself a stage; for notebooks, tests and inside each process."""
@@ -24,13 +26,17 @@ class Chain:
         return run
 
     def warm_up(self, run: RunStart) -> None:
-        """Compile and allocate what the first item of `run` would otherwise wait for."""
-        arrays = {
-            name: np.resize(np.arange(7), (1, *spec.shape)).astype(spec.dtype)
-            for name, spec in run.items.items()
-        }
-        one = np.zeros(1, np.int64)
-        self.process_isolated(Batch(seq=one, ids=one, arrays=arrays))  # made up: may well fail
+        """Compile and allocate what the first items of `run` would otherwise wait for.
+
+        One alone and several together are compiled apart (`calibration.sums`).
+        """
+        for n in (1, SEVERAL):
+            arrays = {
+                name: np.resize(np.arange(7), (n, *spec.shape)).astype(spec.dtype)
+                for name, spec in run.items.items()
+            }
+            seq = np.arange(n)
+            self.process_isolated(Batch(seq=seq, ids=seq, arrays=arrays))  # made up: may well fail
 
     def process(self, batch: Batch) -> Batch:
         """Return `batch` after the last stage; raises at the first bad item."""
