@@ -94,7 +94,8 @@ def index_frames(parts: dict[tuple[int, int], PartFile], modules: tuple[int, ...
             written[at, column] = np.arange(len(at)) < file.rows
             seen += np.bincount(at, minlength=len(numbers))
         row[seen > 1, column] = TWICE
-    return Index(numbers, part, row, (written & (row >= 0)).all(axis=1))
+    whole: NDArray[np.bool_] = np.all(written & (row >= 0), axis=1)
+    return Index(numbers, part, row, whole)
 
 
 class LambdaNexus:
@@ -139,7 +140,7 @@ class LambdaNexus:
             items={"frame": self._spec},
             saturation=saturation,
             expected=max([len(self._index.numbers), *(h.planned for h in heads)]),
-            digests={"sequence_numbers": hashlib.sha256(self._index.numbers).hexdigest()},
+            digests={"sequence_numbers": hashlib.sha256(self._index.numbers.tobytes()).hexdigest()},
             constants={"mask": mask},
         )
 
