@@ -1,15 +1,18 @@
 """``simulate:EXPERIMENT``: a run of the digital twin, made frame by frame as it is read."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from phasewatch.bench.twin.detector import SATURATION
 from phasewatch.bench.twin.run import Run, open_run
-from phasewatch.pipeline.batch import Batch
+from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, RunStart
 from phasewatch.pipeline.errors import PipelineError
+from phasewatch.plugins.sources.frames import Allocate, own_memory, read_frames
+from phasewatch.plugins.sources.items import check_same
 
 PATTERNS_PER_BATCH = 16
 
@@ -44,6 +47,8 @@ class SimulatedSource:
         self._run = run
         self._kind = kind
         self._closed = False
+        self._first = 0
+        self._allocate: Allocate = own_memory
 
     def start(self) -> RunStart:
         """Describe the run."""
@@ -75,18 +80,33 @@ class SimulatedSource:
             constants={"mask": run.mask},
         )
 
-    def __iter__(self) -> Iterator[Batch]:
+    def resume(self, run: RunStart, n: int) -> None:
+        """Go on with `run` after its first `n` items."""
+        check_same(run, self.start())
+        self._first = n
+
+    def lend(self, allocate: Allocate) -> None:
+        """Put frames into the memory that `allocate` gives."""
+        self._allocate = allocate
+
+    def __iter__(self) -> Iterator[Batch | Failure]:
         n = self._run.conditions.frames
         size = 1 if self._kind == "frames" else PATTERNS_PER_BATCH
-        for first in range(0, n, size):
+        ids = np.arange(1, n + 1)
+        spec = ItemSpec.of(self._run.layout.shape, self._run.layout.dtype)
+        for first in range(self._first, n, size):
             if self._closed:
                 return
-            seq = np.arange(first, min(first + size, n), dtype=np.int64)
+            items = range(first, min(first + size, n))
             if self._kind == "frames":
-                arrays = {"frame": np.stack([self._run.frame(i) for i in seq.tolist()])}
+                yield from read_frames(items, ids, spec, self._draw, allocate=self._allocate)
             else:
-                arrays = {"intensity": np.stack([self._run.pattern(i) for i in seq.tolist()])}
-            yield Batch(seq=seq, ids=seq + 1, arrays=arrays)
+                arrays = {"intensity": np.stack([self._run.pattern(i) for i in items])}
+                yield Batch(seq=np.array(items, np.int64), ids=ids[items], arrays=arrays)
+
+    def _draw(self, first: int, out: NDArray[Any]) -> None:
+        for i, frame in enumerate(out, first):
+            frame[...] = self._run.frame(i)
 
     def close(self) -> None:
         """Stop after the present batch."""

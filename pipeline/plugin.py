@@ -29,6 +29,21 @@ class Source(Protocol):
     or None for "nothing yet" (at least every 0.1 s, so that a run can be stopped). It ends when the
     run ends. ``close`` may be called at any time after ``start``, and twice. Errors in reading one
     item are Failures; only what makes the rest unreadable is raised, as an error of one line.
+
+    Two more methods may be there:
+
+    ``resume(run, n)`` is called in place of ``start``, in a new process, when the one that took the
+    first `n` items of `run` (in the order of this source, failures included; `run` as ``start``
+    gave it) has died: iterating then begins after them, with ``seq`` = `n`. Raises PipelineError
+    where that cannot be, because the files are others by now. Without it the source is started
+    again, and is expected to give what comes from now on.
+
+    ``lend(allocate)`` is called once, after ``start`` or ``resume`` and before iterating.
+    ``allocate(n)``, called while iterating, gives writable arrays (m, ...) by the names of the
+    items of the run, 1 <= m <= n: memory that is not copied any more, with old contents; or None,
+    then the source uses its own. The next that is yielded is a `Batch` of just these arrays, all m
+    items, or the memory is taken back; so there is one ``allocate`` to a batch. It may wait until
+    there is room.
     """
 
     def start(self) -> RunStart:

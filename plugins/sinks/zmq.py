@@ -8,6 +8,7 @@ first connects again only every 0.1 s). No subscriber can hold up the run once i
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -18,6 +19,7 @@ from phasewatch.pipeline.bodies import DroppedBody, EventBody, StopBody
 from phasewatch.pipeline.documents import Event, RunStart, RunStop
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import Part, encode, encode_batch, encode_failed, encode_start
+from phasewatch.pipeline.transport.keys import Keys
 from phasewatch.pipeline.transport.links import Transport, check_bind
 
 HIGH_WATER = 64  # messages kept for a slow subscriber; 64 batches of 16 patterns are 16 MB
@@ -33,20 +35,24 @@ def open_sink(
     every: Annotated[int, Field(ge=1)] = 50,
     wait_for: Annotated[int, Field(ge=0)] = 0,
     wait_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0,
+    keys: str | None = None,
 ) -> "Publisher":
     """Publish a run.
 
     Parameters
     ----------
     address
-        Where to bind, loopback or ipc only.
+        Where to bind; without `keys` loopback or ipc only.
     every
         Batches after which ``start`` is sent again.
     wait_for
         Subscribers to wait for before the first item, at most `wait_s` seconds.
+    keys
+        Folder of keys (`phasewatch keys`): the link is encrypted, and only who is known gets in.
     """
-    check_bind(address)
-    return Publisher(address, every, wait_for, wait_s)
+    loaded = None if keys is None else Keys.load(Path(keys))
+    check_bind(address, loaded)
+    return Publisher(address, every, wait_for, wait_s, keys=loaded)
 
 
 class Publisher:
@@ -65,12 +71,14 @@ class Publisher:
         wait_for: int,
         wait_s: float,
         clock: Callable[[], float] = time.monotonic,
+        keys: Keys | None = None,
     ) -> None:
         self.address = address
         self._every = every
         self._wait_for = wait_for
         self._wait_s = wait_s
         self._clock = clock
+        self._keys = keys
         self._batches = 0
         self._subscribers = 0
         self._transport: Transport | None = None
@@ -78,7 +86,7 @@ class Publisher:
     def start(self, run: RunStart) -> None:
         """Bind, wait for the subscribers asked for, and announce the run."""
         self._run = run
-        self._transport = Transport()
+        self._transport = Transport(keys=self._keys)
         try:
             self._link = self._transport.link("xpub", self.address, bind=True, hwm=HIGH_WATER)
         except PipelineError:

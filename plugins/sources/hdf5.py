@@ -3,12 +3,12 @@
 A dataset (n, height, width) holds frames of any integer or float dtype, one (n, n_bins) patterns.
 Patterns need the axis that NXdata puts beside them: the group's attribute ``axes`` names it last,
 and its attribute ``units`` (or our own ``unit``) says what it is. Compressed files are read with
-the filters of hdf5plugin, one frame at a time.
+the filters of hdf5plugin, one frame at a time; others straight into memory that is lent.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers the compression filters)
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, RunStart, Unit
 from phasewatch.pipeline.errors import PipelineError
+from phasewatch.plugins.sources.frames import Allocate, Rows, own_memory, read_frames
 from phasewatch.plugins.sources.items import (
     BLOCK,
     READ_ERRORS,
-    frame_batch,
+    check_same,
     one_line,
     pattern_batch,
 )
@@ -61,6 +62,8 @@ class Hdf5:
         self._ids_path = ids
         self._flip = flip
         self._file: h5py.File | None = None
+        self._first = 0
+        self._allocate: Allocate = own_memory
 
     def start(self) -> RunStart:
         """Open the file and say what the dataset holds."""
@@ -79,12 +82,11 @@ class Hdf5:
                 )
             self._is_frames = data.ndim == 3
             dtype = data.dtype.newbyteorder("=") if self._is_frames else np.dtype(np.float32)
+            self._spec = ItemSpec.of(data.shape[1:], dtype)
             start = RunStart(
                 run_id=Path(self._name).stem[:128],
                 source=f"hdf5:{self._name}#{self._path}",
-                items={
-                    "frame" if self._is_frames else "intensity": ItemSpec.of(data.shape[1:], dtype)
-                },
+                items={"frame" if self._is_frames else "intensity": self._spec},
                 expected=len(data),
             )
             if self._is_frames:
@@ -101,16 +103,18 @@ class Hdf5:
                 f"({one_line(error)})"
             ) from None
 
+    def resume(self, run: RunStart, n: int) -> None:
+        """Go on with `run` after its first `n` items."""
+        check_same(run, self.start())
+        self._first = n
+
+    def lend(self, allocate: Allocate) -> None:
+        """Read frames into the memory that `allocate` gives."""
+        self._allocate = allocate
+
     def __iter__(self) -> Iterator[Batch | Failure | None]:
-        """Yield frames one at a time, patterns some at a time."""
-        step = 1 if self._is_frames else BLOCK
-        for first in range(0, len(self._ids), step):
-            end = min(first + step, len(self._ids))
-            try:
-                items: list[Batch | Failure] = [self._batch(first, end)]
-            except READ_ERRORS:
-                items = list(self._one_by_one(first, end))
-            yield from items
+        """Yield frames or patterns, some at a time."""
+        yield from self._frames() if self._is_frames else self._patterns()
         self.close()
 
     def close(self) -> None:
@@ -123,19 +127,43 @@ class Hdf5:
     def _where(self) -> str:
         return f"file {self._name}: {self._path}"
 
+    def _frames(self) -> Iterator[Batch | Failure]:
+        rows = Rows(self._data)
+
+        def read(first: int, out: NDArray[Any]) -> None:
+            try:
+                rows.read(first, out)
+            except READ_ERRORS as error:
+                raise PipelineError(self._unreadable(first, error)) from None
+            for frame in out if self._flip else ():
+                frame[...] = frame[::-1].copy()
+
+        frames = range(self._first, len(self._ids))
+        return read_frames(
+            frames, self._ids, self._spec, read, allocate=self._allocate, at_once=rows.at_once
+        )
+
+    def _patterns(self) -> Iterator[Batch | Failure]:
+        for first in range(self._first, len(self._ids), BLOCK):
+            end = min(first + BLOCK, len(self._ids))
+            try:
+                items: list[Batch | Failure] = [self._batch(first, end)]
+            except READ_ERRORS:
+                items = list(self._one_by_one(first, end))
+            yield from items
+
     def _batch(self, first: int, end: int) -> Batch:
-        rows, ids = self._data[first:end], self._ids[first:end]
-        if self._is_frames:
-            return frame_batch(first, int(ids[0]), rows[0][::-1] if self._flip else rows[0])
-        return pattern_batch(first, ids, rows)
+        return pattern_batch(first, self._ids[first:end], self._data[first:end])
 
     def _one_by_one(self, first: int, end: int) -> Iterator[Batch | Failure]:
         for row in range(first, end):
             try:
                 yield self._batch(row, row + 1)
             except READ_ERRORS as error:
-                text = f"{self._where}[{row}] cannot be read ({one_line(error)})"
-                yield Failure(row, int(self._ids[row]), "source", text)
+                yield Failure(row, int(self._ids[row]), "source", self._unreadable(row, error))
+
+    def _unreadable(self, row: int, error: BaseException) -> str:
+        return f"{self._where}[{row}] cannot be read ({one_line(error)})"
 
     def _dataset(self, file: h5py.File, path: str) -> h5py.Dataset:
         item = file.get(path)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, RunStart
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.plugins.sources.items import frame_batch, native, one_line
+from phasewatch.plugins.sources.items import check_same, frame_batch, native, one_line
 
 SUFFIXES = (".tif", ".tiff", ".edf", ".cbf", ".mccd", ".mar3450", ".img")
 
@@ -79,6 +79,7 @@ class Images:
     def __init__(self, target: str, flip: bool) -> None:
         self._target = target
         self._flip = flip
+        self._first = 0
 
     def start(self) -> RunStart:
         """Find the files and read the first image."""
@@ -102,9 +103,14 @@ class Images:
             expected=len(self._paths),
         )
 
+    def resume(self, run: RunStart, n: int) -> None:
+        """Go on with `run` after its first `n` images."""
+        check_same(run, self.start())
+        self._first = n
+
     def __iter__(self) -> Iterator[Batch | Failure | None]:
         """Yield one image after the other."""
-        for seq, path in enumerate(self._paths):
+        for seq, path in enumerate(self._paths[self._first :], self._first):
             try:
                 image = read_image(path)
                 if ItemSpec.of(image.shape, image.dtype) != self._spec:

@@ -1,4 +1,4 @@
-"""What the file sources have in common: how an item is wrapped, how an error becomes one line."""
+"""What the file sources have in common: items, errors of one line, and going on with a run."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasewatch.pipeline.batch import Batch
+from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.errors import PipelineError
 
 BLOCK = 16  # patterns per batch
 READ_ERRORS = (OSError, RuntimeError, KeyError)  # what h5py raises for a damaged file
@@ -37,3 +39,21 @@ def native(array: NDArray[Any]) -> NDArray[Any]:
 def one_line(error: BaseException) -> str:
     """Return the text of `error` on one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def check_same(run: RunStart, again: RunStart) -> None:
+    """Check that a source which is to go on with `run` still says the same of it, now `again`.
+
+    Raises
+    ------
+    PipelineError
+        Its files are others by now, so that the items that were taken cannot be told by position.
+    """
+    for name in ("items", "expected", "digests"):
+        before, now = getattr(run, name), getattr(again, name)
+        if name == "digests":  # others may have been added
+            before = {key: before.get(key) for key in now}
+        if before != now:
+            raise PipelineError(
+                f"{again.source} has changed since the run began: {name} was {before}, is {now}"
+            )

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasewatch.pipeline.errors import PipelineError
+from phasewatch.plugins.sources.frames import Rows
 from phasewatch.plugins.sources.items import READ_ERRORS, one_line
 
 DETECTOR = "entry/instrument/detector"
@@ -59,6 +60,8 @@ class PartFile:
         ``saturation_value``, None where there is none.
     planned
         ``collection/frame_numbers``: frames of the whole run, 0 where it was not filled in.
+    at_once
+        Frames that are cheap to read together.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class PartFile:
     translation: tuple[float, float]
     saturation: float | None
     planned: int
+    at_once: int
 
 
 def find_run(target: str, *, modules: int | None = None) -> RunFiles:
@@ -141,6 +145,7 @@ def read_part(path: Path) -> PartFile:
                 translation=(x, y),
                 saturation=_positive(file, "saturation_value") or None,
                 planned=int(_positive(file, "collection/frame_numbers")),
+                at_once=Rows(data).at_once,
             )
     except READ_ERRORS as error:
         raise PipelineError(

@@ -2,12 +2,14 @@
 
 Modules are matched by ``sequence_number``, never by position, because a module may have lost a
 frame or a whole part. A frame of which any module is missing is a `Failure` that says which and in
-which file; it is never filled with zeros. The numbers of all files are read at the start, the
-frames one at a time.
+which file; it is never filled with zeros. The numbers of all files are read at the start. A module
+is read into memory that stays in the processor's cache, and from there flipped into the frame.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any
 
 import h5py
@@ -21,7 +23,9 @@ from phasewatch.calibration.lambda_modules import ModuleLayout
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, RunStart
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.plugins.sources.items import READ_ERRORS, frame_batch, native, one_line
+from phasewatch.plugins.sources.frames import Allocate, Rows, own_memory, read_frames
+from phasewatch.plugins.sources.items import READ_ERRORS, check_same, one_line
+from phasewatch.plugins.sources.lambda_canvas import Canvas
 from phasewatch.plugins.sources.lambda_files import (
     DETECTOR,
     PartFile,
@@ -64,11 +68,14 @@ class Index:
     part, row
         (n, n_modules) int32: number of the part and row in it; `row` is ABSENT or TWICE where the
         module has no such frame, or more than one.
+    whole
+        (n,) bool: every module has it, once, and has been written so far.
     """
 
     numbers: NDArray[np.int64]
     part: NDArray[np.int32]
     row: NDArray[np.int32]
+    whole: NDArray[np.bool_]
 
 
 def index_frames(parts: dict[tuple[int, int], PartFile], modules: tuple[int, ...]) -> Index:
@@ -76,6 +83,7 @@ def index_frames(parts: dict[tuple[int, int], PartFile], modules: tuple[int, ...
     numbers = np.unique(np.concatenate([p.numbers for p in parts.values()]))
     part = np.full((len(numbers), len(modules)), ABSENT, np.int32)
     row = np.full((len(numbers), len(modules)), ABSENT, np.int32)
+    written = np.zeros((len(numbers), len(modules)), np.bool_)
     for column, module in enumerate(modules):
         seen = np.zeros(len(numbers), np.int64)
         for (owner, number), file in parts.items():
@@ -83,9 +91,11 @@ def index_frames(parts: dict[tuple[int, int], PartFile], modules: tuple[int, ...
                 continue
             at = np.searchsorted(numbers, file.numbers)
             part[at, column], row[at, column] = number, np.arange(len(at))
+            written[at, column] = np.arange(len(at)) < file.rows
             seen += np.bincount(at, minlength=len(numbers))
         row[seen > 1, column] = TWICE
-    return Index(numbers, part, row)
+    whole: NDArray[np.bool_] = np.all(written & (row >= 0), axis=1)
+    return Index(numbers, part, row, whole)
 
 
 class LambdaNexus:
@@ -94,8 +104,10 @@ class LambdaNexus:
     def __init__(self, target: str, modules: int | None = None) -> None:
         self._target = target
         self._modules = modules
-        self._open: dict[int, tuple[int, h5py.File]] = {}  # module -> its open part
+        self._open: dict[int, tuple[int, h5py.File, Rows]] = {}  # module -> its open part
         self._problems: dict[tuple[int, int], str] = {}
+        self._first = 0
+        self._allocate: Allocate = own_memory
 
     def start(self) -> RunStart:
         """Read what all files of the run say of themselves."""
@@ -111,37 +123,60 @@ class LambdaNexus:
         self._index = index_frames(self._parts, modules)
         heads = [first[m] for m in modules]
         try:
-            self._layout = ModuleLayout.from_translations(
+            layout = ModuleLayout.from_translations(
                 [h.translation for h in heads], [h.shape for h in heads]
             )
-            mask = self._layout.assemble_mask([read_pixel_mask(h) for h in heads])
+            mask = layout.assemble_mask([read_pixel_mask(h) for h in heads])
         except CalibrationError as error:
             raise PipelineError(f"{heads[0].path}: {error}") from None
+        self._canvas = Canvas(layout)
+        self._scratch = [np.empty((1, *h.shape), h.dtype) for h in heads]
         dtype = np.result_type(np.int8, *(h.dtype.newbyteorder("=") for h in heads))
         saturation = min((h.saturation for h in heads if h.saturation), default=None)
+        self._spec = ItemSpec.of(layout.canvas_shape, dtype)
         return RunStart(
             run_id=self._files.name[:128],
             source=f"lambda-nexus:{self._target}",
-            items={"frame": ItemSpec.of(self._layout.canvas_shape, dtype)},
+            items={"frame": self._spec},
             saturation=saturation,
             expected=max([len(self._index.numbers), *(h.planned for h in heads)]),
+            digests={"sequence_numbers": hashlib.sha256(self._index.numbers.tobytes()).hexdigest()},
             constants={"mask": mask},
         )
 
+    def resume(self, run: RunStart, n: int) -> None:
+        """Go on with `run` after its first `n` frames."""
+        check_same(run, self.start())
+        self._first = n
+
+    def lend(self, allocate: Allocate) -> None:
+        """Assemble the frames in the memory that `allocate` gives."""
+        self._allocate = allocate
+
     def __iter__(self) -> Iterator[Batch | Failure | None]:
-        """Yield each frame in the order of the sequence numbers."""
-        for seq, number in enumerate(self._index.numbers.tolist()):
-            try:
-                modules = [self._read(seq, c) for c in range(len(self._files.modules))]
-            except PipelineError as error:
-                yield Failure(seq, number, "source", f"frame {number}: {error}")
-            else:
-                yield frame_batch(seq, number, self._layout.assemble(modules))
+        """Yield the frames in the order of the sequence numbers."""
+        index, at_once = self._index, min(part.at_once for part in self._parts.values())
+        turns = (np.flatnonzero(index.whole[1:] != index.whole[:-1]) + 1).tolist()
+        later = [turn for turn in turns if turn > self._first]
+        for first, stop in pairwise([self._first, *later, len(index.numbers)]):
+            frames = range(first, stop)
+            if frames and index.whole[first]:
+                yield from read_frames(
+                    frames,
+                    index.numbers,
+                    self._spec,
+                    self._read,
+                    allocate=self._allocate,
+                    at_once=at_once,
+                )
+                continue
+            for frame in frames:
+                yield Failure(frame, int(index.numbers[frame]), "source", self._missing(frame))
         self.close()
 
     def close(self) -> None:
         """Close what is open."""
-        for _, file in self._open.values():
+        for _, file, _ in self._open.values():
             file.close()
         self._open.clear()
 
@@ -161,23 +196,38 @@ class LambdaNexus:
                 _log.warning(f"module {key[0]} missing: {error}")
         return parts
 
-    def _read(self, frame: int, column: int) -> NDArray[Any]:
+    def _read(self, first: int, out: NDArray[Any]) -> None:
+        for frame, canvas in enumerate(out, first):
+            self._canvas.fill_gaps(canvas)
+            for column, counts in enumerate(self._scratch):
+                self._read_module(frame, column, counts)
+                self._canvas.place(canvas, column, counts[0])
+
+    def _read_module(self, frame: int, column: int, out: NDArray[Any]) -> None:
         module = self._files.modules[column]
         part, row = int(self._index.part[frame, column]), int(self._index.row[frame, column])
-        if row == TWICE:
-            raise PipelineError(f"module {module} has this sequence_number more than once")
-        if row == ABSENT:
-            raise PipelineError(f"module {module} missing: {self._why_absent(frame, module)}")
-        file = self._parts[module, part]
-        if row >= file.rows:
-            raise PipelineError(f"module {module} missing: {_short(file)}")
         try:
-            data: NDArray[Any] = native(self._dataset(module, part)[row])
+            self._rows(module, part).read(row, out)
         except READ_ERRORS as error:
             raise PipelineError(
-                f"module {module}: file {file.path}: data[{row}] cannot be read ({one_line(error)})"
+                f"frame {self._index.numbers[frame]}: module {module}: "
+                f"file {self._parts[module, part].path}: data[{row}] cannot be read "
+                f"({one_line(error)})"
             ) from None
-        return data
+
+    def _missing(self, frame: int) -> str:
+        """Return what the first module that does not have `frame` lacks."""
+        problems = (self._problem(frame, c, m) for c, m in enumerate(self._files.modules))
+        return f"frame {self._index.numbers[frame]}: {next(filter(None, problems))}"
+
+    def _problem(self, frame: int, column: int, module: int) -> str:
+        part, row = int(self._index.part[frame, column]), int(self._index.row[frame, column])
+        if row == TWICE:
+            return f"module {module} has this sequence_number more than once"
+        if row == ABSENT:
+            return f"module {module} missing: {self._why_absent(frame, module)}"
+        file = self._parts[module, part]
+        return f"module {module} missing: {_short(file)}" if row >= file.rows else ""
 
     def _why_absent(self, frame: int, module: int) -> str:
         """Return why: the parts in which the other modules hold the frame are the likely ones."""
@@ -189,15 +239,14 @@ class LambdaNexus:
             f"no such sequence_number in {self._files.paths[module, likely[0]]} or its other parts"
         )
 
-    def _dataset(self, module: int, part: int) -> h5py.Dataset:
-        held, file = self._open.get(module, (None, None))
-        if held != part or file is None:
-            if file is not None:
-                file.close()
-                del self._open[module]
-            file = h5py.File(self._parts[module, part].path, "r")
-            self._open[module] = part, file
-        return file[f"{DETECTOR}/data"]
+    def _rows(self, module: int, part: int) -> Rows:
+        if module in self._open and self._open[module][0] == part:
+            return self._open[module][2]
+        if module in self._open:
+            self._open.pop(module)[1].close()
+        file = h5py.File(self._parts[module, part].path, "r")
+        self._open[module] = part, file, Rows(file[f"{DETECTOR}/data"])
+        return self._open[module][2]
 
 
 def _short(part: PartFile) -> str:

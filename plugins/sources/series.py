@@ -11,7 +11,7 @@ from phasewatch.models.series import read_series
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, RunStart, Unit
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.plugins.sources.items import BLOCK, pattern_batch
+from phasewatch.plugins.sources.items import BLOCK, check_same, pattern_batch
 
 
 def open_source(target: str, *, unit: Unit | None = None) -> "SeriesSource":
@@ -45,6 +45,7 @@ class SeriesSource:
         self._uri = f"{scheme}:{target}"
         self._target = target
         self._unit = unit
+        self._first = 0
 
     def start(self) -> RunStart:
         """Read the series."""
@@ -63,10 +64,15 @@ class SeriesSource:
             constants={"axis": series.axis},
         )
 
+    def resume(self, run: RunStart, n: int) -> None:
+        """Go on with `run` after its first `n` patterns."""
+        check_same(run, self.start())
+        self._first = n
+
     def __iter__(self) -> Iterator[Batch | Failure | None]:
         """Yield the patterns, some at a time."""
         series = self._series
-        for first in range(0, len(series), BLOCK):
+        for first in range(self._first, len(series), BLOCK):
             block = slice(first, first + BLOCK)
             yield pattern_batch(first, series.ids[block], series.intensity[block])
 

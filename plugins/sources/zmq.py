@@ -5,13 +5,15 @@ that is not good is counted, and logged once per kind; where it says which items
 they are Failures. Frames and patterns are taken, of exactly the run whose ``start`` came first, and
 numbered anew in the order in which they come: who subscribes in mid-run waits for the next
 ``start`` (the sink ``zmq`` repeats it) and has the items from there on. The run ends with its
-``stop``, or when no message of ours came for `idle_timeout_s`.
+``stop``, or when no message of ours came for `idle_timeout_s`. Who may have missed the ``stop``, a
+subscriber or one that goes on where another died, ends it at the ``start`` of another run too.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -30,6 +32,7 @@ from phasewatch.pipeline.bodies import (
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import MAX_DROPPED, Message, MessageError
+from phasewatch.pipeline.transport.keys import Keys
 from phasewatch.pipeline.transport.links import Transport, check_bind
 from phasewatch.plugins.sources.trust import MAX_ITEMS, announced, usable_start
 
@@ -47,6 +50,7 @@ def open_source(
     socket: Literal["pull", "sub"] = "pull",
     bind: bool = False,
     idle_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None,
+    keys: str | None = None,
 ) -> "ZmqSource":
     """Take a run from the peer at `target`.
 
@@ -57,14 +61,17 @@ def open_source(
     socket
         ``pull`` (every item comes once, the peer waits) or ``sub`` (a copy; the slow lose items).
     bind
-        Bind instead of connecting; loopback and ipc only.
+        Bind instead of connecting; without `keys` loopback and ipc only.
     idle_timeout_s
         End the run when nothing came for so long, an error where no ``start`` did; None waits for
         ever, for the ``start`` too.
+    keys
+        Folder of keys (`phasewatch keys`): the link is encrypted, and only who is known gets in.
     """
+    loaded = None if keys is None else Keys.load(Path(keys))
     if bind:
-        check_bind(target)
-    return ZmqSource(target, socket, bind, idle_timeout_s)
+        check_bind(target, loaded)
+    return ZmqSource(target, socket, bind, idle_timeout_s, keys=loaded)
 
 
 class ZmqSource:
@@ -87,6 +94,7 @@ class ZmqSource:
         bind: bool,
         idle_timeout_s: float | None,
         clock: Callable[[], float] = time.monotonic,
+        keys: Keys | None = None,
     ) -> None:
         self.address = address
         self.refused: Counter[str] = Counter()
@@ -95,13 +103,16 @@ class ZmqSource:
         self._bind = bind
         self._idle_timeout_s = idle_timeout_s
         self._clock = clock
+        self._keys = keys
+        self._first = 0
+        self._missed_stop = kind == "sub"  # it may have
         self._transport: Transport | None = None
         self._timed: bool | None = None
 
     def connect(self) -> None:
         """Open the socket, if it is not open; `start` does it too."""
         if self._transport is None:
-            transport = Transport()
+            transport = Transport(keys=self._keys)
             try:
                 self._link = transport.link(
                     self._kind, self.address, bind=self._bind, hwm=HIGH_WATER
@@ -136,14 +147,19 @@ class ZmqSource:
             self.close()
             raise
 
+    def resume(self, run: RunStart, n: int) -> None:
+        """Go on with `run`, of which `n` items have come, at what comes from now on."""
+        self.connect()
+        self._run, self._first, self._missed_stop = run, n, True
+
     def __iter__(self) -> Iterator[Batch | Failure | None]:
-        """Yield what comes, numbered from 0, until the run ends."""
-        seq = 0
+        """Yield what comes, numbered in the order in which it came, until the run ends."""
+        seq = self._first
         for message in self._messages():
             if message is None:
                 yield None
                 continue
-            if isinstance(message.body, StopBody) and message.body.stop.run_id == self._run.run_id:
+            if self._ends(message):
                 break
             items = self._take(message)
             for item in items:
@@ -188,6 +204,19 @@ class ZmqSource:
                 _log.warning("idle: the run is over", address=self.address)
                 return
             yield None
+
+    def _ends(self, message: Message) -> bool:
+        body, ours = message.body, self._run.run_id
+        if isinstance(body, StopBody):
+            return body.stop.run_id == ours
+        if not (self._missed_stop and isinstance(body, StartBody)) or body.run.run_id == ours:
+            return False
+        try:
+            other = usable_start(message.run(), self.address).run_id
+        except MessageError:
+            return False
+        _log.warning("another run began: this one is over", address=self.address, other=other)
+        return True
 
     def _take(self, message: Message) -> list[Batch | Failure]:
         """Return the items of `message`; their `seq` are still the peer's."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from phasewatch.bench.source import SimulatedSource
 from phasewatch.bench.twin.run import open_run
 from phasewatch.pipeline import PipelineError
 from phasewatch.pipeline.plugin import open_source
@@ -51,3 +52,27 @@ def test_unknown_kind_and_key_are_refused():
         open_source("simulate:fe-ramp", kind="movies")
     with pytest.raises(PipelineError, match="unknown key 'sead'"):
         open_source("simulate:fe-ramp", sead=1)
+
+
+def test_resumed_with_lent_memory_is_the_tail_of_the_whole():
+    run = open_run("fe-ramp", frames=19)  # setting it up takes longer than drawing
+    for kind, name, n in (("frames", "frame", 16), ("patterns", "intensity", 17)):
+        whole = SimulatedSource(run, kind=kind)
+        start = whole.start()
+        expected = np.concatenate([batch.arrays[name] for batch in whole])
+        source = SimulatedSource(run, kind=kind)
+        source.resume(start, n)
+        asked = []
+
+        def allocate(most, asked=asked, spec=start.items[name], name=name):
+            asked.append(np.full((1, *spec.shape), 77, spec.dtype))
+            return {name: asked[-1]} if len(asked) != 2 else None
+
+        source.lend(allocate)
+        batches = list(source)
+        assert np.array_equal(np.concatenate([b.arrays[name] for b in batches]), expected[n:])
+        assert np.concatenate([b.seq for b in batches]).tolist() == list(range(n, 19))
+        assert np.concatenate([b.ids for b in batches]).tolist() == list(range(n + 1, 20))
+        if kind == "frames":
+            lent = [b.arrays[name] is array for b, array in zip(batches, asked, strict=True)]
+            assert lent == [True, False, True]

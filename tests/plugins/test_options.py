@@ -67,7 +67,7 @@ def test_right_types_are_taken() -> None:
 
 
 def test_keys_can_be_listed() -> None:
-    keys = ["address", "every = 50", "wait_for = 0", "wait_s = 30.0"]
+    keys = ["address", "every = 50", "wait_for = 0", "wait_s = 30.0", "keys"]
     assert keys_of(load("sinks", "zmq")) == keys
     assert keys_of(load("sources", "lambda-nexus")) == ["modules"]
 

@@ -15,6 +15,8 @@ from phasewatch.pipeline.documents import Event, ItemSpec, Loss, RunStart, RunSt
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import decode, encode, encode_batch, encode_failed, encode_start
 from phasewatch.pipeline.plugin import open_sink, open_source
+from phasewatch.pipeline.transport.keys import Keys, write_keys
+from phasewatch.pipeline.transport.links import Transport
 from phasewatch.plugins.sinks.zmq import Publisher
 from phasewatch.plugins.sources.zmq import ZmqSource
 
@@ -541,3 +543,101 @@ def test_every_newcomer_gets_a_start(subscriber: "zmq.Socket[bytes]") -> None:
                 sink.batch(patterns(0, 1))
             assert decode(socket.recv_multipart()).body.type == "start"
     sink.close()
+
+
+def test_resumed_puller_needs_no_start(linked: Callable[..., tuple[ZmqSource, Peer]]) -> None:
+    source, peer = linked()
+    peer.send(encode_batch("run7", patterns(5, 2)), encode_batch("other", patterns(0, 1)))
+    peer.send(encode_start(patterns_start()), encode_batch("run7", patterns(7, 1)), stop())
+    source.resume(patterns_start(), 5)
+    items = [item for item in source if item is not None]
+    assert [i.seq.tolist() for i in items if isinstance(i, Batch)] == [[5, 6], [7]]
+    assert ids_of(items) == [505, 506, 507]
+    assert source.refused == {"another run": 1}
+
+
+def test_resumed_puller_that_missed_the_stop(
+    linked: Callable[..., tuple[ZmqSource, Peer]],
+) -> None:
+    source, peer = linked()
+    unusable = patterns_start("bad", unit=None)
+    peer.send(encode_start(unusable), encode_batch("run7", patterns(5, 1)))
+    peer.send(encode_start(patterns_start("other")), encode_batch("run7", patterns(6, 1)))
+    source.resume(patterns_start(), 5)
+    with capture_logs() as logs:
+        assert ids_of([item for item in source if item is not None]) == [505]
+    assert source._transport is None
+    [line] = [entry for entry in logs if entry["event"].startswith("another run began")]
+    assert (line["other"], line["log_level"]) == ("other", "warning")
+
+
+def published(run_id: str, *, resumed: bool) -> tuple[list[int], str]:
+    """Return what a subscriber of run7 has, and what it says, where `run_id` is published next."""
+    sink = open_sink("zmq", address="tcp://127.0.0.1:*", every=1)
+    sink.start(patterns_start())
+    source = ZmqSource(sink.address, "sub", False, None)
+    if resumed:
+        source.resume(patterns_start(), 3)
+    source.connect()
+    while not source._transport.poll([source._link], 5):
+        sink.event(Event(kind="onset", seq=0, id=0, t_acq=None, phase=1, posterior=0.9))
+    sink.batch(patterns(3, 1))
+    sink._run = patterns_start(run_id)  # as a publisher that was started again at this address
+    sink._link.send(encode_start(sink._run))
+    sink.batch(patterns(4, 1))
+    sink._link.send(stop())
+    if not resumed:
+        source.start()
+    with capture_logs() as logs:
+        ids = ids_of([item for item in source if item is not None])
+    source.close()
+    sink.close()
+    return ids, " ".join(entry["event"] for entry in logs)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_subscriber_ends_at_the_start_of_another_run(resumed: bool) -> None:
+    assert published("run7", resumed=resumed) == ([503, 504], "")
+    assert published("run8", resumed=resumed) == ([503], "another run began: this one is over")
+
+
+def test_keys_open_a_run_to_other_hosts(tmp_path: Path) -> None:
+    keys = str(tmp_path / "keys")
+    write_keys(tmp_path / "keys")
+    sink = open_sink("zmq", address="tcp://0.0.0.0:*", keys=keys)
+    assert isinstance(sink, Publisher)
+    sink.start(patterns_start())
+    at = "tcp://127.0.0.1:" + sink.address.rpartition(":")[2]
+    source = open_source(f"zmq:{at}", socket="sub", keys=keys)
+    assert isinstance(source, ZmqSource)
+    source.connect()
+    while not source._transport.poll([source._link], 5):
+        sink.event(Event(kind="onset", seq=0, id=0, t_acq=None, phase=1, posterior=0.9))
+    sink.batch(patterns(0, 2))
+    sink.stop(RunStop(run_id="run7", reason="end", loss=LOSS))
+    assert source.start().run_id == "run7"
+    assert ids_of(read(source)) == [500, 501]
+    sink.close()
+
+
+def test_source_with_keys_may_bind_to_all(tmp_path: Path) -> None:
+    keys = str(tmp_path / "keys")
+    write_keys(tmp_path / "keys")
+    source = open_source("zmq:tcp://0.0.0.0:*", bind=True, keys=keys)
+    assert isinstance(source, ZmqSource)
+    source.connect()
+    at = "tcp://127.0.0.1:" + source.address.rpartition(":")[2]
+    with Transport(keys=Keys.load(tmp_path / "keys")) as known:
+        link = known.link("push", at, bind=False)
+        for parts in (encode_start(patterns_start()), encode_batch("run7", patterns(0, 1)), stop()):
+            link.send(parts)
+        source.start()
+        assert ids_of(read(source)) == [500]
+
+
+def test_folder_without_keys(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "none")
+    with pytest.raises(PipelineError, match="none: no such folder"):
+        open_source("zmq:tcp://0.0.0.0:5555", bind=True, keys=nowhere)
+    with pytest.raises(PipelineError, match="none: no such folder"):
+        open_sink("zmq", address="tcp://0.0.0.0:5555", keys=nowhere)

@@ -1,0 +1,111 @@
+"""Frames read from files into memory that the receiver lends, so that none is copied.
+
+A source that can do so has ``lend(allocate)``; ``allocate(n)`` gives writable arrays (m, ...) by
+the names of the run's items, 1 <= m <= n, or None where there is no memory to lend. They hold what
+was there before, so every pixel has to be written.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py.h5d import FILL_TIME_NEVER, FILL_VALUE_UNDEFINED
+from numpy.typing import NDArray
+
+from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.documents import ItemSpec
+from phasewatch.pipeline.errors import PipelineError
+
+AT_ONCE = 8  # frames: what the kernels add together
+
+Allocate = Callable[[int], Mapping[str, NDArray[Any]] | None]
+Read = Callable[[int, NDArray[Any]], None]
+
+
+def own_memory(n: int) -> None:
+    """Lend nothing: what `allocate` is where nobody lends."""
+
+
+class Rows:
+    """The frames of one dataset (n, height, width).
+
+    Attributes
+    ----------
+    at_once
+        Frames that are cheap to read together: those of a chunk, and `AT_ONCE` where nothing has to
+        be decompressed (0.8 ms a frame of 4.8 MB in place of 1.1 ms one by one).
+    """
+
+    def __init__(self, data: h5py.Dataset) -> None:
+        made = data.id.get_create_plist()
+        self._data = data
+        # Of chunks that were never written HDF5 leaves the memory as it was.
+        self._holes = (
+            made.get_fill_time() == FILL_TIME_NEVER
+            or made.fill_value_defined() == FILL_VALUE_UNDEFINED
+        )
+        self.at_once = min(data.chunks[0], AT_ONCE) if made.get_nfilters() else AT_ONCE
+
+    def read(self, first: int, out: NDArray[Any]) -> None:
+        """Write the frames from `first` on into `out` (m, height, width), in its byte order."""
+        if self._holes:
+            out[...] = 0
+        self._data.read_direct(out, np.s_[first : first + len(out)])
+
+
+def read_frames(
+    frames: range,
+    ids: NDArray[np.int64],
+    spec: ItemSpec,
+    read: Read,
+    *,
+    allocate: Allocate = own_memory,
+    at_once: int = AT_ONCE,
+) -> Iterator[Batch | Failure]:
+    """Yield `frames`, some at a time in memory that is lent, else one at a time in its own.
+
+    Parameters
+    ----------
+    frames
+        Their positions in the stream.
+    ids
+        (n,) the numbers of all frames of the stream, not of `frames` alone.
+    spec
+        What a frame is like.
+    read
+        ``read(seq, out)`` writes the frames from `seq` on into `out` (m, height, width), or raises
+        PipelineError where one of them cannot be read; that one becomes a `Failure`, alone.
+    at_once
+        Most frames in a batch.
+    """
+    seq = frames.start
+    while seq < frames.stop:
+        lent = allocate(min(at_once, frames.stop - seq))
+        out = np.empty((1, *spec.shape), spec.dtype) if lent is None else lent["frame"]
+        good, error = _read_all(read, seq, out)
+        if good:  # what was lent is given back whole or not at all
+            done = out if error is None else out[:good].copy()
+            positions = np.arange(seq, seq + good, dtype=np.int64)
+            yield Batch(seq=positions, ids=ids[seq : seq + good], arrays={"frame": done})
+        seq += good
+        if error is not None:
+            yield Failure(seq, int(ids[seq]), "source", error)
+            seq += 1
+
+
+def _read_all(read: Read, seq: int, out: NDArray[Any]) -> tuple[int, str | None]:
+    """Return how many frames could be read, and why the next could not."""
+    try:
+        read(seq, out)
+    except PipelineError as error:
+        if len(out) == 1:
+            return 0, str(error)
+    else:
+        return len(out), None
+    for k in range(len(out)):
+        try:
+            read(seq + k, out[k : k + 1])
+        except PipelineError as error:
+            return k, str(error)
+    return len(out), None
