@@ -216,9 +216,11 @@ class Supervisor:
             self.view.classes = tuple(data.get("classes", self.view.classes))
             self._go()
         elif body.what == "started":
-            self._go()
             self.view.expected, self.view.source = data["expected"], data["source"]
             self.view.items = dict(data["items"])
+            if self.view.stopping:  # one that was started again does not know
+                self._stop_source(self.view.stopping)
+            self._go()
         elif body.what == "event":
             self.view.events.append(Event.model_validate(data["event"], strict=False))
             del self.view.events[:-MAX_EVENTS]
