@@ -139,7 +139,8 @@ class Supervisor:
         self._restarts = Restarts(config.runtime.restarts)
         self.view = View(run_id=uuid.uuid4().hex, control=control.address)
         self._present: set[str] = set()
-        self._alive = set(roles(config))  # as far as is known
+        self._known = frozenset(roles(config))
+        self._alive = set(self._known)  # as far as can be told
         self._not_ready = set(roles(config)) - {"receiver"}
         self._stop: RunStop | None = None
         self._written = False
@@ -204,7 +205,17 @@ class Supervisor:
         received = self._hub.receive()
         if received is None or not isinstance(body := received[1].body, ControlBody):
             return
-        role, data = received[0].decode(errors="replace"), body.data
+        role = received[0].decode(errors="replace")
+        if role not in self._known:
+            self._hub.refuse(f"nobody here is called {role!r}")
+            return
+        try:
+            self._understand(role, body)
+        except (KeyError, TypeError, ValueError) as error:  # also pydantic's
+            self._hub.refuse(f"{role}: {body.what}: {type(error).__name__}: {error}")
+
+    def _understand(self, role: str, body: ControlBody) -> None:
+        data = body.data
         self.view.book.heard(role, self._clock())
         if body.what == "hello":
             self._welcome(role)
