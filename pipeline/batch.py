@@ -74,7 +74,7 @@ class Batch:
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
-    """Join batches of one run that carry the same columns.
+    """Join batches of one run that carry the same columns; of the stamps, those that all have.
 
     Raises
     ------
@@ -85,12 +85,9 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         return batches[0]
     first = batches[0]
 
-    def same(columns: Iterable[Mapping[str, Array]]) -> None:
-        if len({frozenset(c) for c in columns}) != 1:
-            raise PipelineError("batches of one run carry different arrays")
-
-    same(b.arrays for b in batches)
-    same(b.stamps for b in batches)
+    if len({frozenset(b.arrays) for b in batches}) != 1:
+        raise PipelineError("batches of one run carry different arrays")
+    stamps = [name for name in first.stamps if all(name in b.stamps for b in batches)]
     t_acq = [b.t_acq for b in batches if b.t_acq is not None]
     if t_acq and len(t_acq) != len(batches):
         raise PipelineError("batches of one run: some have t_acq, some have not")
@@ -99,7 +96,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         ids=np.concatenate([b.ids for b in batches]),
         t_acq=np.concatenate(t_acq) if t_acq else None,
         arrays={k: np.concatenate([b.arrays[k] for b in batches]) for k in first.arrays},
-        stamps={k: np.concatenate([b.stamps[k] for b in batches]) for k in first.stamps},
+        stamps={k: np.concatenate([b.stamps[k] for b in batches]) for k in stamps},
     )
 
 

@@ -16,7 +16,8 @@ from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.health import Status, parse_status
 from phasewatch.pipeline.live_status import follow, render, show
 from phasewatch.pipeline.plugin import found, keys_of
-from phasewatch.pipeline.processes.supervisor import View, supervise
+from phasewatch.pipeline.processes.supervisor import supervise
+from phasewatch.pipeline.processes.view import View
 from phasewatch.pipeline.progress import ProgressLine
 from phasewatch.pipeline.summary import lines, write_summary
 from phasewatch.pipeline.transport.keys import Keys, write_keys

@@ -3,8 +3,10 @@
 Pure; the receiver does the sending. Items are known by `seq` and lie in slots. They go, some at
 once where they lie side by side, to a worker that asked for them (a credit each), oldest first, and
 go again where a worker was lost or nothing was heard of them: who comes later sees to it that an
-item counts once. What ended before it was sent (it could not be read, it was dropped) is kept too,
-until whoever keeps the books has said that he knows.
+item counts once. A worker that is overdue and has not said a word since gets no more while others
+have something to do: a stopped one, or one that asks and never takes, holds up nobody. What ended
+before it was sent (it could not be read, it was dropped) is kept too, until whoever keeps the books
+has said that he knows.
 """
 
 from collections import deque
@@ -41,6 +43,8 @@ class Custody:
         self._unsent: deque[int] = deque()
         self._asking: deque[bytes] = deque()
         self._flying: dict[int, tuple[Order, int]] = {}
+        self._unheard: dict[bytes, set[int]] = {}  # what went to it since its last word, by seq
+        self._late: set[bytes] = set()
         self._endings: dict[int, Failure | Dropped] = {}
         self.acknowledged = 0
         self.resent = 0
@@ -84,12 +88,17 @@ class Custody:
     def credit(self, worker: bytes, n: int) -> None:
         """Note that `worker` asks for `n` more orders."""
         self._asking.extend([worker] * n)
+        self._unheard.pop(worker, None)
+        self._late.discard(worker)
 
     def next(self, now_ns: int) -> Order | None:
         """Return what goes next; None while nothing can go."""
         if not self._unsent or not self._asking:
             return None
-        worker = self._asking.popleft()
+        worker = self._who()
+        if worker is None:
+            return None
+        self._asking.remove(worker)
         others = len(set(self._asking) - {worker})  # who else is idle gets a share
         most = min(self._at_once, -(-len(self._unsent) // (others + 1)))
         seq = self._unsent.popleft()
@@ -101,6 +110,7 @@ class Custody:
             n += 1
         order = Order(worker, seq, slot, n)
         self._flying[seq] = order, now_ns
+        self._unheard.setdefault(worker, set()).add(seq)
         return order
 
     def acknowledge(self, seq: int) -> list[int]:
@@ -121,15 +131,29 @@ class Custody:
     def lost(self, worker: bytes) -> int:
         """Send again what `worker` was sent, and nothing more to it; return how many items."""
         self._asking = deque(w for w in self._asking if w != worker)
+        self._unheard.pop(worker, None)
+        self._late.discard(worker)
         return self._again([f for f, (order, _) in self._flying.items() if order.worker == worker])
 
     def overdue(self, before_ns: int) -> int:
         """Send again what was sent before `before_ns`; return how many items."""
-        return self._again([f for f, (_, sent) in self._flying.items() if sent < before_ns])
+        late = {f: order for f, (order, sent) in self._flying.items() if sent < before_ns}
+        for first, order in late.items():
+            if first in self._unheard.get(order.worker, ()):
+                self._late.add(order.worker)
+        return self._again(list(late))
 
     def all_lost(self) -> int:
         """Send everything again; return how many items."""
         return self._again(list(self._flying))
+
+    def _who(self) -> bytes | None:
+        """Return the first that asks and is not late; who is late only where nobody is at work."""
+        if not self._late:
+            return self._asking[0]
+        worker = next((w for w in self._asking if w not in self._late), None)
+        busy = any(order.worker not in self._late for order, _ in self._flying.values())
+        return self._asking[0] if worker is None and not busy else worker
 
     def _again(self, flights: list[int]) -> int:
         seqs: set[int] = set()

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from phasewatch.pipeline.processes.supervisor import View
+from phasewatch.pipeline.processes.view import View
 
 PLAIN_EVERY_S = 5.0
 

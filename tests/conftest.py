@@ -2,6 +2,8 @@
 
 import gc
 import os
+import re
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,23 +39,49 @@ def _children() -> set[str]:
     return {child for task in tasks for child in task.read_text().split()}
 
 
+def _shared_memory() -> set[str]:
+    """Return what is ours, or of a process that is no more: others may be at work here too."""
+    names = {file.name for file in Path("/dev/shm").glob("phasewatch*")}
+    pids = {name: set(re.findall(r"\d+", name)) - {str(os.getpid())} for name in names}
+    return {name for name in names if not any(Path("/proc", pid).exists() for pid in pids[name])}
+
+
 def _contexts() -> int:
     gc.collect(0)
     made = [o for o in gc.get_objects() if type(o) is zmq.Context and not o.closed]
     return sum(1 for o in made if o is not garbage.gc._context)  # pyzmq's own, for zero-copy sends
 
 
+@pytest.fixture(scope="session")
+def short_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A folder for temporary folders of ours alone; short, as addresses of sockets are."""
+    tmp_path_factory.getbasetemp()  # decided before the environment says otherwise
+    with tempfile.TemporaryDirectory(prefix="pw") as folder:
+        yield folder
+
+
 @pytest.fixture(autouse=True)
-def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that leaves a process, a thread or a ZeroMQ context behind."""
+def nothing_left_behind(
+    request: pytest.FixtureRequest, short_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Fails a test that leaves behind what a run is made of.
+
+    Processes, threads, ZeroMQ contexts, named shared memory, folders of sockets.
+    """
     folder = request.path.parent.name
     if folder not in ("pipeline", "plugins"):
         yield
         return
-    children, threads = _children(), set(threading.enumerate())
+    monkeypatch.setattr(tempfile, "tempdir", short_folder)
+    monkeypatch.setenv("TMPDIR", short_folder)
+    children, threads, memory = _children(), set(threading.enumerate()), _shared_memory()
     contexts = _contexts()
     yield
     assert _children() <= children, "a child process is left"
-    left = [t for t in threading.enumerate() if t not in threads and not t.daemon]
+    ours = ("reader", "outlet")
+    new = [t for t in threading.enumerate() if t not in threads]
+    left = [t for t in new if not t.daemon or t.name in ours]
     assert not left, f"threads are left: {left}"
     assert _contexts() <= contexts, "a ZeroMQ context is left open"
+    assert _shared_memory() <= memory, "shared memory is left"
+    assert not list(Path(short_folder).glob("phasewatch-*")), "a folder of sockets is left"

@@ -22,7 +22,8 @@ from phasewatch.bench.load.workload import Workload, discard, loaded
 from phasewatch.pipeline.config import Config
 from phasewatch.pipeline.documents import RunStop
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.processes.supervisor import View, supervise
+from phasewatch.pipeline.processes.supervisor import supervise
+from phasewatch.pipeline.processes.view import View
 
 GRACE_S = 5.0
 Update = Callable[[View], None]

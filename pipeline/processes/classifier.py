@@ -5,13 +5,21 @@ from phasewatch.pipeline.batcher import Batcher
 from phasewatch.pipeline.bodies import BatchBody, FailedBody, StartBody
 from phasewatch.pipeline.build import classify_stage
 from phasewatch.pipeline.chain import Chain
-from phasewatch.pipeline.messages import Message, Part, encode_batch, encode_failed, encode_start
+from phasewatch.pipeline.messages import (
+    Message,
+    MessageError,
+    Part,
+    encode_batch,
+    encode_failed,
+    encode_start,
+)
 from phasewatch.pipeline.meter import Meter
 from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.transport.links import Transport
 
 INBOX = 8  # messages that wait to be read
+DRAIN = 64  # and that are read before something is classified
 
 
 def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
@@ -23,10 +31,15 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
         for what, data in desk.commands():
             if what == "back" and data["role"] == "tracker":
                 classifier.announce()
-        while inbox.waiting and not classifier.full:
+        for _ in range(DRAIN):
+            if not inbox.waiting or classifier.full:
+                break
             received = inbox.receive()
             if received is not None:
-                classifier.hear(received[1])
+                try:
+                    classifier.hear(received[1])
+                except MessageError as error:
+                    inbox.refuse(str(error))
         classifier.work()
         desk.health(lambda: {**classifier.health(), "rejected": inbox.rejected})
 
@@ -70,11 +83,15 @@ class Classifier:
                 self.announce()
                 self._chain.warm_up(run)
                 self._desk.report("ready")
+                while self._agreement.early:
+                    self.hear(self._agreement.early.popleft())
         elif isinstance(body, FailedBody) and body.run_id == self._run_id:
             for parts in encode_failed(self._run_id, body.failures()):
                 self._desk.send(self._onward, parts)
         elif isinstance(body, BatchBody) and body.run_id == self._run_id:
-            self._batcher.add(message.batch(), self._desk.clock())
+            batch = self._agreement.batch(message)
+            if batch is not None and len(batch):
+                self._batcher.add(batch, self._desk.clock())
 
     def announce(self) -> None:
         """Tell the tracker of the run."""

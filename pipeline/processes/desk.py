@@ -14,6 +14,7 @@ from phasewatch.pipeline.transport.links import Link, Transport
 Clock = Callable[[], int]
 HEALTH_EVERY_NS = 200_000_000
 SILENT_NS = 10_000_000_000
+TRACKER = b"tracker"  # its name at the sinks
 
 
 @dataclass(frozen=True, slots=True)

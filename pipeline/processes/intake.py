@@ -17,6 +17,17 @@ LATE = "ring full"
 DIED = "lost with the receiver"
 
 
+def resume_at(ring: Ring) -> int:
+    """Return where a source that can goes on: after the last item that an earlier receiver kept.
+
+    What it had numbered, but found no room for, comes again.
+    """
+    last = ring.seq[ring.owed[-1:]].tolist()
+    first: int = max([ring.tally("acknowledged"), *(seq + 1 for seq in last)])
+    ring.note_tally(received=min(first, ring.tally("received")))
+    return first
+
+
 class Intake:
     """Items of one run from the source to the custody of the receiver.
 
@@ -39,7 +50,8 @@ class Intake:
         last = ring.tally("last_id") if self.received else None
         self.gaps = Gaps(missed=ring.tally("missed"), last=last)
         self._pending: Batch | None = None
-        self._stamps: dict[str, Int64] = {}
+        self._stamps: dict[str, Int64] = {"received": ring.received}
+        self._committed = False
 
     @property
     def idle(self) -> bool:
@@ -49,12 +61,13 @@ class Intake:
     def recover(self) -> None:
         """Take over what an earlier receiver held; what it cannot have kept has failed."""
         self._custody.acknowledge(self._ring.tally("acknowledged"))
-        held = np.flatnonzero(self._ring.held)
-        held = held[np.argsort(self._ring.seq[held])]
+        owed = self._ring.owed
         # Committed, but the tally was not written any more.
-        self.received = max([self.received, *(self._ring.seq[held[-1:]] + 1).tolist()])
+        late = owed[self._ring.seq[owed] >= self.received]
+        self.gaps.add(self._ring.id[late])
+        self.received += len(late)
         kept = set()
-        for slot in held.tolist():
+        for slot in owed.tolist():
             seq = int(self._ring.seq[slot])
             if seq < self._custody.acknowledged:
                 self._ring.release([slot])
@@ -66,6 +79,7 @@ class Intake:
             for seq in range(self._custody.acknowledged, self.received)
             if seq not in kept
         ]
+        self._note()
         self._end(list(lost))
 
     def add(self, item: Batch | Failure, now_ns: int) -> None:
@@ -127,8 +141,8 @@ class Intake:
 
     def age_ns(self, now_ns: int) -> int:
         """Return how long ago the oldest item that is held was received."""
-        slot, received = self._custody.oldest_slot, self._stamps.get("received")
-        return 0 if slot is None or received is None else now_ns - int(received[slot])
+        slot = self._custody.oldest_slot
+        return 0 if slot is None else now_ns - int(self._ring.received[slot])
 
     def _room(self, n: int) -> range:
         slots = self._ring.acquire(n)
@@ -145,12 +159,15 @@ class Intake:
 
     def _commit(self, batch: Batch, slots: range) -> None:
         part = slice(slots.start, slots.stop)
-        if self._stamps and self._stamps.keys() != batch.stamps.keys():
+        if self._committed and self._stamps.keys() != batch.stamps.keys():
             raise PipelineError("the source stamps some items and others not")
+        self._committed = True
         for name, column in batch.stamps.items():
-            self._stamps.setdefault(name, np.zeros(self._ring.n, np.int64))[part] = column
+            # An item that was taken over has no stamp of the source any more.
+            self._stamps.setdefault(name, self._ring.received.copy())[part] = column
         self._ring.note_tally(timed=int(batch.t_acq is not None))
-        self._ring.commit(slots, int(batch.seq[0]), batch.ids, batch.t_acq)
+        stamp = batch.stamps["received"]
+        self._ring.commit(slots, int(batch.seq[0]), batch.ids, batch.t_acq, stamp)
         self._custody.take(int(batch.seq[0]), slots)
 
     def _note(self) -> None:

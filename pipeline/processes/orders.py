@@ -14,7 +14,7 @@ from phasewatch.pipeline.batch import Batch, Int64
 from phasewatch.pipeline.bodies import BatchBody, CreditBody, LeaveBody, SlotsBody, StartBody
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.messages import Message, encode
+from phasewatch.pipeline.messages import Message, MessageError, encode
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.transport.links import Transport
 from phasewatch.pipeline.transport.ring import Ring
@@ -70,15 +70,19 @@ class Orders:
     def take(self) -> RunStart | Loan | None:
         """Return what came: the start of the run, or items of it; None where it was neither.
 
-        Raises
-        ------
-        PipelineError
-            The message is not what it says.
+        A message that is not what it says is refused.
         """
         received = self.link.receive()
         if received is None:
             return None
-        message, body = received[1], received[1].body
+        try:
+            return self._understood(received[1])
+        except MessageError as error:
+            self.link.refuse(str(error))
+            return None
+
+    def _understood(self, message: Message) -> RunStart | Loan | None:
+        body = message.body
         if isinstance(body, StartBody) and body.run.run_id == self._setup.run_id:
             return message.run()
         if isinstance(body, BatchBody) and body.run_id == self._setup.run_id:
@@ -91,7 +95,10 @@ class Orders:
         if self._setup.ring is None:
             raise PipelineError("items in shared memory were sent to another host")
         self._ring = self._ring or Ring.attach(self._setup.ring)
+        had = message.columns().get("generation")
+        if had is None or body.slot + body.n > self._ring.n:
+            raise MessageError(f"slots {body.slot} and {body.n - 1} more are not in the ring")
         slots = slice(body.slot, body.slot + body.n)
         arrays: dict[str, Any] = {name: a[slots] for name, a in self._ring.arrays.items()}
         batch = message.batch().with_arrays(**arrays)
-        return Loan(batch, message.columns().get("generation"), self._ring.generation[slots])
+        return Loan(batch, had, self._ring.generation[slots])

@@ -24,7 +24,7 @@ from phasewatch.pipeline.messages import (
 )
 from phasewatch.pipeline.plugin import Source, open_source
 from phasewatch.pipeline.processes.desk import Desk, Setup
-from phasewatch.pipeline.processes.intake import Intake
+from phasewatch.pipeline.processes.intake import Intake, resume_at
 from phasewatch.pipeline.processes.reader import Reader
 from phasewatch.pipeline.transport.links import Link, Transport, Wakeup
 from phasewatch.pipeline.transport.ring import Ring, default_slots
@@ -61,7 +61,7 @@ def begin(source: Source, setup: Setup, memory: int) -> tuple[RunStart, Ring]:
     run = decode(_unframed(ring.note)).run()
     resume = getattr(source, "resume", None)
     if resume is not None:
-        resume(run, ring.tally("received"))
+        resume(run, resume_at(ring))
     else:
         again = source.start()
         if again.items != run.items:

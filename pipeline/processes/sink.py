@@ -22,7 +22,7 @@ from phasewatch.pipeline.documents import Event, RunStop
 from phasewatch.pipeline.latency import Latency
 from phasewatch.pipeline.messages import Message, Part, encode
 from phasewatch.pipeline.plugin import Sink, open_sink
-from phasewatch.pipeline.processes.desk import Desk, Setup
+from phasewatch.pipeline.processes.desk import TRACKER, Desk, Setup
 from phasewatch.pipeline.processes.outlets import Outlet
 from phasewatch.pipeline.transport.links import Transport
 
@@ -41,9 +41,11 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
         while not desk.finished:
             ready = transport.poll([inbox, desk.link], timeout_ms=100)
             received = inbox.receive() if inbox in ready else None
-            if received is not None:
+            if received is not None and received[0] != TRACKER:
+                inbox.refuse("a message to the sinks that is not the tracker's")
+            elif received is not None:
                 if isinstance(received[1].body, CreditBody):
-                    inbox.offer(sinks.resume(), to=received[0])
+                    inbox.offer(sinks.resume(), to=TRACKER)
                 else:
                     sinks.take(received[1])
             desk.commands()
@@ -125,8 +127,9 @@ class SinkProcess:
             for outlet in self._outlets:
                 outlet.batch(batch)
             self._latency.add(batch)
-            self._first_ns = self._first_ns or int(batch.stamps["received"][0])
             self._last_ns = self._desk.clock()
+            stamp = batch.stamps.get("received")
+            self._first_ns = self._first_ns or (self._last_ns if stamp is None else int(stamp[0]))
             self._written, self._batch_size = self._written + body.n, body.n
         if body.failed:
             failures = [Failure(*item) for item in body.failed]

@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from phasewatch.pipeline.build import settled
 from phasewatch.pipeline.config import Config
 from phasewatch.pipeline.documents import Event, RunStop
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.health import Book, Status, run_status
 from phasewatch.pipeline.messages import encode
 from phasewatch.pipeline.observe import Observers, open_observers
 from phasewatch.pipeline.processes.children import Children
 from phasewatch.pipeline.processes.desk import Clock
 from phasewatch.pipeline.processes.guests import Guests
+from phasewatch.pipeline.processes.layout import addresses, roles
+from phasewatch.pipeline.processes.view import MAX_EVENTS, View, status
 from phasewatch.pipeline.restarts import Restarts
 from phasewatch.pipeline.transport.keys import Keys
 from phasewatch.pipeline.transport.links import Link, Transport
@@ -37,7 +38,6 @@ from phasewatch.pipeline.transport.ring import new_memory
 log = structlog.get_logger(__name__)
 
 ABORT_NS = 10_000_000_000
-MAX_EVENTS = 1000  # kept for `phasewatch status`
 GRACE_S, GRACE_AFTER_ERROR_S = 5.0, 0.5
 STUCK_NS = 60_000_000_000  # without a word; compiling for a new kind of frame took 12 s
 
@@ -48,47 +48,6 @@ class Outcome:
 
     stop: RunStop | None
     error: str | None
-
-
-@dataclass(slots=True)
-class View:
-    """What the supervisor knows, for a progress line or a status table."""
-
-    run_id: str
-    control: str
-    source: str = ""
-    expected: int | None = None
-    health: dict[str, dict[str, Any]] = field(default_factory=dict)
-    book: Book = field(default_factory=lambda: Book(time.monotonic_ns()))
-    items: dict[str, str] = field(default_factory=dict)
-    classes: tuple[str, ...] = ()
-    events: list[Event] = field(default_factory=list)
-    n_events: int = 0
-    stopping: str = ""
-    written: bool = False
-
-
-def roles(config: Config) -> list[str]:
-    """Return the processes that `config` asks for."""
-    workers = [f"reducer-{i}" for i in range(config.runtime.reducers)]
-    workers += ["classifier"] if config.classifier else []
-    if config.reduce.torch_device is not None:
-        workers = ["accelerator"]
-    return ["receiver", *workers, "tracker", "sink"]
-
-
-def addresses(config: Config, folder: str) -> dict[str, str]:
-    """Return who listens where: sockets in `folder`, and what workers of other hosts reach."""
-    known = {
-        name: f"ipc://{folder}/{name}" for name in ("work", "acks", "reduced", "tracker", "results")
-    }
-    if config.runtime.listen is not None:
-        host, _, port = config.runtime.listen.rpartition(":")
-        known["work"], known["reduced"] = f"{host}:{int(port) + 1}", f"{host}:{int(port) + 2}"
-    if config.classifier is None:
-        ours = "tracker" if config.runtime.listen is None else "reduced"
-        known["tracker"] = known["reduced"] = known[ours]
-    return known
 
 
 def supervise(
@@ -165,7 +124,8 @@ class Supervisor:
             gone = partial(self._tell, "receiver", "gone")
             self._guests = Guests(desks.gate, self.view.book, lambda name: gone(role=name))
         self._present: set[str] = set()
-        self._alive = set(roles(config))  # as far as is known
+        self._known = frozenset(roles(config))
+        self._alive = set(self._known)  # as far as can be told
         self._not_ready = set(roles(config)) - {"receiver"}
         self._stop: RunStop | None = None
         self._written = False
@@ -237,7 +197,17 @@ class Supervisor:
         received = self._desks.hub.receive()
         if received is None or not isinstance(body := received[1].body, ControlBody):
             return
-        role, data = received[0].decode(errors="replace"), body.data
+        role = received[0].decode(errors="replace")
+        if role not in self._known:
+            self._desks.hub.refuse(f"nobody here is called {role!r}")
+            return
+        try:
+            self._understand(role, body)
+        except (KeyError, TypeError, ValueError) as error:  # also pydantic's
+            self._desks.hub.refuse(f"{role}: {body.what}: {type(error).__name__}: {error}")
+
+    def _understand(self, role: str, body: ControlBody) -> None:
+        data = body.data
         self.view.book.heard(role, self._clock())
         if body.what == "hello":
             self._welcome(role)
@@ -249,9 +219,11 @@ class Supervisor:
             self.view.classes = tuple(data.get("classes", self.view.classes))
             self._go()
         elif body.what == "started":
-            self._go()
             self.view.expected, self.view.source = data["expected"], data["source"]
             self.view.items = dict(data["items"])
+            if self.view.stopping:  # one that was started again does not know
+                self._stop_source(self.view.stopping)
+            self._go()
         elif body.what == "event":
             self.view.events.append(Event.model_validate(data["event"], strict=False))
             del self.view.events[:-MAX_EVENTS]
@@ -364,18 +336,3 @@ class Supervisor:
         else:
             reply = ControlBody(what="error", data={"text": f"no command {body.what!r}"})
         self._desks.control.offer(encode(reply), to=received[0])  # who asks must listen
-
-
-def status(view: View, now_ns: int) -> Status:
-    """Return what ``phasewatch status`` shows."""
-    return run_status(
-        view.book,
-        now_ns,
-        run_id=view.run_id,
-        source=view.source,
-        expected=view.expected,
-        classes=view.classes,
-        stopping=view.stopping,
-        events=view.events,
-        n_events=view.n_events,
-    )

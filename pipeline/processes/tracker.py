@@ -25,13 +25,14 @@ from phasewatch.pipeline.memory import Memory, dump, load
 from phasewatch.pipeline.messages import (
     ERROR_LENGTH,
     Message,
+    MessageError,
     Part,
     columns_of,
     encode,
     encode_start,
 )
 from phasewatch.pipeline.processes.agreement import Agreement
-from phasewatch.pipeline.processes.desk import Desk, Setup
+from phasewatch.pipeline.processes.desk import TRACKER, Desk, Setup
 from phasewatch.pipeline.reorder import Reorder
 from phasewatch.pipeline.stage import isolate
 from phasewatch.pipeline.stages.track import Track
@@ -39,6 +40,7 @@ from phasewatch.pipeline.transport.links import Transport
 
 LIVE_WINDOW = 65536  # items
 DRAIN = 64  # messages read before the tracker looks what it can do
+FAR = 1 << 22  # items ahead of the others that one can be: 35 minutes of 2 kHz
 
 
 def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
@@ -57,7 +59,10 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
         for _ in range(DRAIN if inbox in ready else 0):
             received = inbox.receive()
             if received is not None:
-                tracker.hear(received[1])
+                try:
+                    tracker.hear(received[1])
+                except MessageError as error:
+                    inbox.refuse(str(error))
             if not inbox.waiting:
                 break
         tracker.advance()
@@ -71,7 +76,10 @@ class TrackerProcess:
         runtime = setup.config.runtime
         self._desk, self._run_id = desk, setup.run_id
         self._limit, self._too_many = runtime.failures_in_a_row, False
-        self.results = transport.link("dealer", setup.addresses["results"], bind=False, hwm=8)
+        # By its name: the sinks take reports of the tracker only, and of the last one only.
+        self.results = transport.link(
+            "dealer", setup.addresses["results"], bind=False, hwm=8, identity=TRACKER
+        )
         # Lossless, the receiver bounds what is under way and sends again what does not come; live,
         # nothing is waited for longer than it is worth.
         live = runtime.mode == "live"
@@ -108,16 +116,23 @@ class TrackerProcess:
             if self._agreement.is_new(run):
                 self._run = run
                 self._begin()
+                while self._agreement.early:
+                    self.hear(self._agreement.early.popleft())
         elif isinstance(body, StopBody) and body.stop.run_id == self._run_id:
             self._end = self._end or body.stop
             if body.aborted:
                 self._abort(body.stop)
         elif isinstance(body, FailedBody) and body.run_id == self._run_id:
+            self._check([seq for seq, *_ in body.items])
             self._reorder.end_items(body.failures())
         elif isinstance(body, DroppedBody) and body.run_id == self._run_id:
+            self._check([seq for seq, _ in body.items])
             self._reorder.end_items(Dropped(seq, i, body.reason) for seq, i in body.items)
         elif isinstance(body, BatchBody) and body.run_id == self._run_id:
-            self._reorder.add(message.batch())
+            batch = self._agreement.batch(message)
+            if batch is not None:
+                self._check(batch.seq.tolist())
+                self._reorder.add(batch)
 
     def abort(self, reason: str, received: int, missed: int) -> None:
         """End the run here, without a receiver that could say how much it had received."""
@@ -152,6 +167,10 @@ class TrackerProcess:
             health |= {"phase": self._phase[0], "posterior": self._phase[1], "zones": zones}
             health |= {"confidence": self._track.confidence}
         return health
+
+    def _check(self, seqs: list[int]) -> None:
+        if seqs and (min(seqs) < 0 or max(seqs) - self._reorder.next_seq > FAR):
+            raise MessageError(f"items {min(seqs)} to {max(seqs)} cannot be of this run")
 
     @property
     def _begun(self) -> bool:

@@ -43,6 +43,8 @@ class Track:
 
     def process(self, batch: Batch) -> Batch:
         """Fold the predictions of `batch` in."""
+        if not np.isfinite(batch.arrays["probability"]).all():
+            raise PipelineError("track: a probability is not finite")
         posterior = np.empty((len(batch), self._rules.n_classes))
         phase = np.empty(len(batch), np.int32)
         state, events = self.state, list[Event]()

@@ -90,7 +90,7 @@ class Link:
         try:
             return sender, decode(frames)
         except MessageError as error:
-            self._reject(str(error)[:LONGEST])
+            self.refuse(str(error))
             return None
 
     def subscriptions(self) -> Iterator[bool]:
@@ -106,8 +106,12 @@ class Link:
             if said[:1] in (b"\0", b"\1"):  # anything else a peer has made up
                 yield said[:1] == b"\1"
 
-    def _reject(self, error: str) -> None:
-        """Count; log the first of each kind and the 1st, 2nd, 4th, 8th: a flood stays readable."""
+    def refuse(self, error: str) -> None:
+        """Count a message that is not good; log the first of each kind and the 1st, 2nd, 4th, 8th.
+
+        So a flood stays readable.
+        """
+        error = error[:LONGEST]
         self.rejected += 1
         self.last_error = error
         kind = _PARTICULARS.sub("_", error)

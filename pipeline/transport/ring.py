@@ -27,7 +27,7 @@ from phasewatch.pipeline.errors import PipelineError
 
 MAGIC = b"pwring01"
 PAGE = 4096
-N_BOOKS = 5  # generation, held, seq, id, t_acq
+N_BOOKS = 6  # generation, held, seq, id, t_acq, received
 TALLY = ("received", "acknowledged", "missed", "last_id", "timed")
 DEFAULT_BYTES, FEWEST, MOST = 512 << 20, 16, 1024
 
@@ -60,7 +60,7 @@ class Ring:
         n_books = N_BOOKS * self.n
         numbers = whole[at : at + 8 * (n_books + len(TALLY))].view(np.int64)
         books: Int64 = numbers[:n_books].reshape(N_BOOKS, self.n)
-        self.generation, self.held, self.seq, self.id, self.t_acq = books
+        self.generation, self.held, self.seq, self.id, self.t_acq, self.received = books
         self._tally = numbers[n_books:]
         at += _pages(numbers.nbytes)
         self.arrays: dict[str, Array] = {}
@@ -143,9 +143,18 @@ class Ring:
                 self._lock.wait(0.1)
             return slots
 
-    def commit(self, slots: range, seq: int, ids: Int64, t_acq: Int64 | None) -> None:
+    @property
+    def owed(self) -> Int64:
+        """The slots that hold items, in order of seq."""
+        held = np.flatnonzero(self.held)
+        return held[np.argsort(self.seq[held])]
+
+    def commit(
+        self, slots: range, seq: int, ids: Int64, t_acq: Int64 | None, received: Int64 | int = 0
+    ) -> None:
         """Say that `slots` hold the items from `seq` on: from here they survive the receiver."""
         part = slice(slots.start, slots.stop)
+        self.received[part] = received
         self.seq[part] = np.arange(seq, seq + len(slots))
         self.id[part] = ids
         if t_acq is not None:

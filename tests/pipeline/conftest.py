@@ -1,9 +1,25 @@
-"""A third party's plug-ins, as a distribution of its own beside the project."""
+"""A third party's plug-ins, as a distribution of its own beside the project; faults at will."""
 
+import errno
+import json
 import os
+import signal
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from phasewatch.pipeline.bodies import ControlBody
+from phasewatch.pipeline.build import classify_stage, reduce_stages
+from phasewatch.pipeline.config import Config, parse_config
+from phasewatch.pipeline.messages import encode
+from phasewatch.pipeline.plugin import open_sink, open_source
+from phasewatch.pipeline.processes.supervisor import Outcome, supervise
+from phasewatch.pipeline.processes.view import View
+from phasewatch.pipeline.replay import replay
+from phasewatch.pipeline.stages.track import Track
+from phasewatch.pipeline.transport.links import Transport
 
 MODULE = '''
 import json
@@ -87,15 +103,16 @@ class Stream(Ramp):
         return super().start()
 
 
-def open_sink(*, path, fail_at=-1):
-    return Lines(path, fail_at)
+def open_sink(*, path, fail_at=-1, gate="", gate_at: int = 0):
+    return Lines(path, fail_at, gate, gate_at)
 
 
 class Lines:
-    """Writes one JSON line per document."""
+    """Writes one JSON line per document; at item `gate_at` it hangs until FIFO `gate` is opened."""
 
-    def __init__(self, path, fail_at):
+    def __init__(self, path, fail_at, gate, gate_at):
         self.file, self.fail_at, self.n = open(path, "w"), fail_at, 0
+        self.gate, self.gate_at = gate, gate_at
 
     def _write(self, **document):
         self.file.write(json.dumps(document) + "\\n")
@@ -108,6 +125,9 @@ class Lines:
         for i in range(len(batch)):
             if self.n == self.fail_at:
                 raise OSError(28, "No space left on device", "lines.json")
+            if self.gate and self.n >= self.gate_at:
+                open(self.gate).close()
+                self.gate = ""
             self.n += 1
             arrays = {k: v[i].tobytes().hex() for k, v in batch.arrays.items()}
             self._write(seq=int(batch.seq[i]), id=int(batch.ids[i]), arrays=arrays,
@@ -159,3 +179,170 @@ def thirdparty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     monkeypatch.setenv("RAMP_STARTS", str(tmp_path / "starts"))
     return site
+
+
+Wait = Generator[None, None, None]
+
+
+class Play:
+    """A run that is interfered with: a generator that goes on whenever the supervisor has news.
+
+    Where the generator is at its end the run is stopped (`stop`), unless it ended by itself.
+    """
+
+    def __init__(self, act: Callable[["Play"], Wait], *, stop: bool = True) -> None:
+        self.view = View("", "")
+        self.pids: dict[str, int] = {}
+        self.words: dict[str, int] = {}  # health reports so far
+        self.most: dict[tuple[str, str], float] = {}  # of each number in them
+        self.over = False
+        self._seen: dict[str, dict[str, Any]] = {}
+        self._act, self._stop = act(self), stop
+
+    def start(self, pids: dict[str, int]) -> None:
+        self.pids = dict(pids)
+
+    def __call__(self, view: View) -> None:
+        self.view = view
+        for role, report in view.health.items():
+            if self._seen.get(role) is not report:
+                self._seen[role] = report
+                self.words[role] = self.words.get(role, 0) + 1
+                for name, value in report.items():
+                    if isinstance(value, int | float):
+                        self.most[role, name] = max(self.most.get((role, name), 0), value)
+        if not self.over:
+            try:
+                next(self._act)
+            except StopIteration:
+                self.over = True
+                if self._stop:
+                    self.request_stop()
+
+    def request_stop(self) -> None:
+        with Transport(linger_s=1) as transport:
+            link = transport.link("dealer", self.view.control, bind=False)
+            link.send(encode(ControlBody(what="stop")))
+
+    def number(self, role: str, name: str) -> int:
+        return int(self.view.health.get(role, {}).get(name, 0))
+
+    def until(self, true: Callable[[], bool]) -> Wait:
+        while not true():
+            yield
+
+    def progress(self, n: int) -> Wait:
+        """Wait until the sinks have `n` more items."""
+        goal = self.number("sink", "written") + n
+        yield from self.until(lambda: self.number("sink", "written") >= goal)
+
+    def heard(self, role: str, n: int) -> Wait:
+        """Wait until `role` has said `n` more times how it is."""
+        goal = self.words.get(role, 0) + n
+        yield from self.until(lambda: self.words.get(role, 0) >= goal)
+
+    def signal(self, role: str, number: int) -> Wait:
+        """Send a signal; where the process is not back yet since the last, later."""
+        while True:
+            try:
+                os.kill(self.pids[role], number)
+            except ProcessLookupError:
+                yield
+            else:
+                return
+
+    def kill(self, role: str) -> Wait:
+        """Kill `role` and wait for the one that comes in its place."""
+        yield from self.signal(role, signal.SIGKILL)
+        dead = self.pids[role]
+        yield from self.until(lambda: self.pids[role] != dead)
+
+    def open_gate(self, gate: Path) -> Wait:
+        """Let the sink go on that hangs at `gate`; wait until it does."""
+        while True:
+            try:
+                os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                yield
+            else:
+                return
+
+
+class Ramps:
+    """Runs of the source `ramp` in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.baseline = folder, {"method": "asls", "lam": 1e3}
+
+    def configure(
+        self,
+        model: Path | None = None,
+        *,
+        n: int | None = None,
+        runtime: dict[str, Any] | None = None,
+        sink: list[dict[str, Any]] | None = None,
+        **source: Any,
+    ) -> Config:
+        """Return a configuration for `n` items; None: until the run is stopped."""
+        tables: dict[str, Any] = {
+            "source": {"uri": f"ramp:{n or 1}", "endless": n is None, **source},
+            "reduce": {"baseline": self.baseline},
+            "runtime": {"reducers": 2, "restarts": 1000, "ring": 64, "resend_s": 0.5},
+            "sink": sink or [{"type": "lines", "path": "lines.json"}],
+        }
+        tables["runtime"] |= runtime or {}
+        if model is not None:
+            tables["classifier"] = {"model": str(model), "max_wait_ms": 0}
+        return parse_config(tables, name="test", folder=self.folder)
+
+    def run(self, config: Config, play: Play | None = None, **options: Any) -> Outcome:
+        """Run to the end, without an error; check the loss table."""
+        acts = {} if play is None else {"on_update": play, "on_start": play.start}
+        outcome = supervise(config, **acts, **options)
+        assert outcome.error is None
+        assert outcome.stop is not None
+        assert play is None or play.over
+        loss = outcome.stop.loss
+        assert loss.received + loss.missed + loss.not_read == loss.expected
+        assert loss.classified + loss.failed + sum(loss.dropped.values()) == loss.received
+        return outcome
+
+    def lines(self, name: str = "lines.json") -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
+
+    def items(self, name: str = "lines.json") -> list[dict[str, Any]]:
+        return [line for line in self.lines(name) if "seq" in line]
+
+    def undisturbed(self, config: Config, n: int) -> list[dict[str, Any]]:
+        """Return what `n` items of the ramp give in one process."""
+        source = open_source(f"ramp:{n}")
+        stages = [*reduce_stages(config, source.start())]
+        if config.classifier is not None:
+            stages += [classify_stage(config), Track(**config.track.model_dump())]
+        replay(source, stages, open_sink("lines", path=str(self.folder / "alone.json")))
+        return self.lines("alone.json")
+
+    def check_whole(self, config: Config, outcome: Outcome) -> None:
+        """Every item once, none lost, the same bits as undisturbed."""
+        loss = outcome.stop.loss
+        assert loss.received == loss.classified
+        assert (loss.failed, loss.dropped, loss.missed) == (0, {}, 0)
+        alone = self.undisturbed(config, loss.received)
+        apart = self.lines()
+        for kind in ("seq", "event"):
+            assert [d for d in apart if kind in d] == [d for d in alone if kind in d]
+        stop = alone[-1]["stop"]
+        assert [zone.model_dump() for zone in outcome.stop.zones] == stop["zones"]
+        assert outcome.stop.confidence == stop["confidence"]
+
+
+@pytest.fixture
+def ramps(thirdparty: Path, tmp_path: Path) -> Ramps:
+    return Ramps(tmp_path)
+
+
+@pytest.fixture
+def play() -> type[Play]:
+    return Play

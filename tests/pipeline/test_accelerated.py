@@ -26,7 +26,9 @@ from phasewatch.pipeline.chain import Chain
 from phasewatch.pipeline.config import Config, parse_config
 from phasewatch.pipeline.documents import ItemSpec, RunStart
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.processes.supervisor import View, roles, supervise
+from phasewatch.pipeline.processes.layout import roles
+from phasewatch.pipeline.processes.supervisor import supervise
+from phasewatch.pipeline.processes.view import View
 
 SHAPE = (60, 64)
 SATURATION = 4000

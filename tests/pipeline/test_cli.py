@@ -9,7 +9,7 @@ import pytest
 
 from phasewatch.pipeline.cli import main
 from phasewatch.pipeline.documents import Event, FailureKind, Loss, RunStop, Zone
-from phasewatch.pipeline.processes.supervisor import View
+from phasewatch.pipeline.processes.view import View
 from phasewatch.pipeline.progress import line
 from phasewatch.pipeline.summary import lines
 

@@ -15,7 +15,8 @@ from phasewatch.pipeline.bodies import ControlBody
 from phasewatch.pipeline.config import Config, parse_config
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import encode
-from phasewatch.pipeline.processes.supervisor import View, supervise
+from phasewatch.pipeline.processes.supervisor import supervise
+from phasewatch.pipeline.processes.view import View
 from phasewatch.pipeline.transport.keys import Keys, write_keys
 from phasewatch.pipeline.transport.links import Transport
 

@@ -15,7 +15,8 @@ from phasewatch.pipeline.build import reduce_stages
 from phasewatch.pipeline.config import Config, parse_config
 from phasewatch.pipeline.messages import encode
 from phasewatch.pipeline.plugin import found, open_sink, open_source
-from phasewatch.pipeline.processes.supervisor import Outcome, View, supervise
+from phasewatch.pipeline.processes.supervisor import Outcome, supervise
+from phasewatch.pipeline.processes.view import View
 from phasewatch.pipeline.replay import replay
 from phasewatch.pipeline.transport.links import Transport
 from phasewatch.pipeline.transport.request import request

@@ -10,7 +10,8 @@ from phasewatch.pipeline.bodies import ControlBody
 from phasewatch.pipeline.config import parse_config
 from phasewatch.pipeline.health import parse_status
 from phasewatch.pipeline.messages import encode
-from phasewatch.pipeline.processes.supervisor import View, status, supervise
+from phasewatch.pipeline.processes.supervisor import supervise
+from phasewatch.pipeline.processes.view import View, status
 from phasewatch.pipeline.transport.links import Transport
 
 
