@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, RunStart, Unit
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.plugins.sources.frames import Allocate, Rows, own_memory, read_frames
+from phasewatch.plugins.sources.frames import (
+    Allocate,
+    Rows,
+    open_frames,
+    own_memory,
+    read_frames,
+)
 from phasewatch.plugins.sources.items import (
     BLOCK,
     READ_ERRORS,
@@ -70,7 +76,7 @@ class Hdf5:
         if not Path(self._name).is_file():
             raise PipelineError(f"file {self._name} not found")
         try:
-            self._file = file = h5py.File(self._name, "r")
+            self._file = file = open_frames(self._name, self._path)
             self._data = data = self._dataset(file, self._path)
             self._ids = self._read_ids(file, len(data) if data.ndim else 0)
             if data.dtype.kind not in "iuf":

@@ -23,7 +23,13 @@ from phasewatch.calibration.lambda_modules import ModuleLayout
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, RunStart
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.plugins.sources.frames import Allocate, Rows, own_memory, read_frames
+from phasewatch.plugins.sources.frames import (
+    Allocate,
+    Rows,
+    open_frames,
+    own_memory,
+    read_frames,
+)
 from phasewatch.plugins.sources.items import READ_ERRORS, check_same, one_line
 from phasewatch.plugins.sources.lambda_canvas import Canvas
 from phasewatch.plugins.sources.lambda_files import (
@@ -244,7 +250,7 @@ class LambdaNexus:
             return self._open[module][2]
         if module in self._open:
             self._open.pop(module)[1].close()
-        file = h5py.File(self._parts[module, part].path, "r")
+        file = open_frames(self._parts[module, part].path, f"{DETECTOR}/data")
         self._open[module] = part, file, Rows(file[f"{DETECTOR}/data"])
         return self._open[module][2]
 
