@@ -238,25 +238,24 @@ def _resolve(config: Config, folder: Path) -> Config:
         model = folder / config.classifier.model
         changes["classifier"] = config.classifier.model_copy(update={"model": model})
     changes["sink"] = tuple(
-        SinkConfig(
-            type=s.type,
-            policy=s.policy,
-            **{**s.options, "path": str(folder / s.options["path"])},
-        )
-        if isinstance(s.options.get("path"), str)
-        else s
+        SinkConfig(type=s.type, policy=s.policy, **_absolute(s.options, folder))
         for s in config.sink
     )
     for table, options in config.observers.items():
-        if isinstance(options.get("keys"), str):
-            changes[table] = {**options, "keys": str(folder / options["keys"])}
+        changes[table] = _absolute(options, folder)
     return config.model_copy(update=changes)
 
 
 def _resolve_source(source: SourceConfig, folder: Path) -> SourceConfig:
-    scheme, colon, target = source.uri.partition(":")
+    uri = source.uri
+    scheme, colon, target = uri.partition(":")
     path, hash_, inside = target.partition("#")
-    if not colon or not (folder / path).exists():
-        return source
-    uri = f"{scheme}:{folder / path}{hash_}{inside}"
-    return SourceConfig(uri=uri, **source.options)
+    if colon and (folder / path).exists():
+        uri = f"{scheme}:{folder / path}{hash_}{inside}"
+    return SourceConfig(uri=uri, **_absolute(source.options, folder))
+
+
+def _absolute(options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a plug-in's keys with those absolute that are paths wherever they occur."""
+    paths = {k: v for k, v in options.items() if k in ("path", "keys") and isinstance(v, str)}
+    return {**options, **{k: str(folder / v) for k, v in paths.items()}}

@@ -14,6 +14,7 @@ from phasewatch.pipeline.errors import PipelineError
 
 MAX_KINDS = 20
 MAX_GAP = 1 << 32
+FEW = 8  # ids that are faster looked at one by one
 
 
 class Ledger:
@@ -118,7 +119,7 @@ class Gaps:
 
     def add(self, ids: NDArray[np.int64]) -> None:
         """Take in the next ids, (n,)."""
-        if self._last is not None and len(ids) and self._is_next(ids):
+        if self._last is not None and len(ids) > FEW and self._is_next(ids):
             self._last = int(ids[-1])
             return
         for i in ids.tolist():

@@ -82,7 +82,7 @@ class Classifier:
                 self._announced = encode_start(self._chain.start(run))
                 self.announce()
                 self._chain.warm_up(run)
-                self._desk.report("ready")
+                self._desk.ready()
                 while self._agreement.early:
                     self.hear(self._agreement.early.popleft())
         elif isinstance(body, FailedBody) and body.run_id == self._run_id:

@@ -1,5 +1,6 @@
 """A process's side of the supervisor: it asks for its work, reports, and hears what to do."""
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,15 @@ class Desk:
     def report(self, what: str, **data: Any) -> None:
         """Tell the supervisor."""
         self.link.send(encode(ControlBody(what=what, sender=self.role, data=data)))
+
+    def ready(self, **data: Any) -> None:
+        """Say that all is built; what is there by now is never looked at by the garbage collector.
+
+        It stops a process that has imported torch for 50 ms at a time otherwise.
+        """
+        gc.collect()
+        gc.freeze()
+        self.report("ready", **data)
 
     def offer(self, what: str, **data: Any) -> bool:
         """Tell the supervisor if that is possible without waiting; tell whether it was."""

@@ -95,12 +95,20 @@ class Intake:
             return
         self.gaps.add(item.ids)
         self.received += len(item)
-        numbered = replace(item, seq=np.arange(first, self.received))
-        good, bad = isolate("source", self._conform, numbered.stamped("received", now_ns))
-        self._end(list(bad))
-        lent = self._ring.slots_of(item.arrays) or range(0)
-        kept = (self._ring.slots_of(good.arrays) if good is not None else None) or range(0)
-        self._ring.release(slot for slot in lent if slot not in kept)
+        stamp = np.full(len(item), now_ns, np.int64)
+        numbered = Batch(
+            seq=np.arange(first, self.received),
+            ids=item.ids,
+            t_acq=item.t_acq,
+            arrays=item.arrays,
+            stamps={**item.stamps, "received": stamp},
+        )
+        good, bad = isolate("source", self._conform, numbered)
+        if bad:
+            self._end(list(bad))
+            lent = self._ring.slots_of(item.arrays) or range(0)
+            kept = (self._ring.slots_of(good.arrays) if good is not None else None) or range(0)
+            self._ring.release(slot for slot in lent if slot not in kept)
         self._pending = good
         self.place()
         self._note()
@@ -119,9 +127,12 @@ class Intake:
                     continue
                 for name, array in batch.arrays.items():
                     self._ring.arrays[name][slots.start : slots.stop] = array[: len(slots)]
+            if len(slots) == len(batch):
+                self._commit(batch, slots)
+                self._pending = None
+                return
             self._commit(batch.select(slice(0, len(slots))), slots)
-            rest = batch.select(slice(len(slots), None))
-            self._pending = rest if len(rest) else None
+            self._pending = batch.select(slice(len(slots), None))
 
     def acknowledge(self, seq: int) -> None:
         """Free what has ended."""

@@ -37,7 +37,7 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
                 announced = encode_start(chain.start(taken))
                 desk.send(onward, announced)
                 chain.warm_up(taken)
-                desk.report("ready")
+                desk.ready()
                 orders.ready()
             elif isinstance(taken, Loan):
                 began = desk.clock()

@@ -96,7 +96,7 @@ class SinkProcess:
             run = message.run()
             for outlet in self._outlets:
                 outlet.give(lambda sink: sink.start(run))
-            self._desk.report("ready")
+            self._desk.ready()
         elif isinstance(body, ReportBody) and body.run_id == self._run_id:
             if body.position > self.position and not self._ended:
                 self._give(body, message)

@@ -187,7 +187,7 @@ class TrackerProcess:
             if self._track is not None and memory.fold is not None:
                 self._track.state = memory.fold
         self._to_sinks(encode_start(run))
-        self._desk.report("ready", classes=run.classes)
+        self._desk.ready(classes=run.classes)
 
     def _release(self) -> bool:
         batch, endings = self._reorder.release(self._desk.clock())

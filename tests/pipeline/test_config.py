@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from phasewatch.pipeline.config import load_config
+from phasewatch.pipeline.config import load_config, parse_config
 from phasewatch.pipeline.errors import PipelineError
 
 WHOLE = """
@@ -115,3 +115,18 @@ def test_one_sink_is_a_list_too(tmp_path: Path) -> None:
     text = '[source]\nuri = "xy:a"\n[sink]\ntype = "nexus"'
     with pytest.raises(PipelineError, match=r"write \[\[sink\]\]"):
         load_config(write(tmp_path, text), out=tmp_path / "x.nxs")
+
+
+def test_paths_of_plug_ins_are_relative_to_the_file(tmp_path: Path) -> None:
+    tables = {
+        "source": {"uri": "zmq:tcp://127.0.0.1:5", "keys": "k"},
+        "runtime": {"keys": "k"},
+        "sink": [{"type": "zmq", "address": "tcp://127.0.0.1:6", "keys": "k", "policy": "drop"}],
+        "heartbeat": {"address": "tcp://127.0.0.1:7", "keys": "k"},
+    }
+    config = parse_config(tables, name="c.toml", folder=tmp_path)
+    wanted = str(tmp_path / "k")
+    assert config.source.options["keys"] == config.runtime.keys == wanted
+    assert config.sink[0].options == {"address": "tcp://127.0.0.1:6", "keys": wanted}
+    assert config.sink[0].policy == "drop"
+    assert config.observers["heartbeat"]["keys"] == wanted

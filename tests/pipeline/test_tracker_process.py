@@ -41,6 +41,9 @@ class Desk:
     def report(self, what: str, **data: Any) -> None:
         self.reports[what] = data
 
+    def ready(self, **data: Any) -> None:
+        self.report("ready", **data)
+
     def stop(self) -> RunStop:
         return RunStop.model_validate(self.reports["tracked"]["stop"], strict=False)
 
