@@ -28,6 +28,12 @@ def reduce_stages(config: Config, run: RunStart) -> list[Stage]:
     return clean
 
 
+def worker_stages(config: Config, run: RunStart) -> list[Stage]:
+    """Return what a reducer does: to reduce, and to classify where no other process does."""
+    alone = config.classifier is not None and not config.classifier.own_process
+    return [*reduce_stages(config, run), *([classify_stage(config)] if alone else [])]
+
+
 def integrate_stage(config: Config) -> Stage:
     """Return the integrate stage; imports pyFAI."""
     from phasewatch.pipeline.stages.integrate import Integrate

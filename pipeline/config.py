@@ -90,13 +90,15 @@ class ClassifierConfig(Section):
     """``[classifier]``: left out, the chain ends with patterns.
 
     At most `max_batch` patterns are classified at once. `max_wait_ms`: how long a GPU waits for
-    them; a CPU takes what has come.
+    them; a CPU takes what has come. `own_process`: false lets each reducer classify what it has
+    reduced, which saves a hop where there are few cores, or many reducers for a slow network.
     """
 
     model: Path
     device: str = "auto"
     max_batch: Annotated[int, Field(ge=1, le=4096)] = 64
     max_wait_ms: Annotated[float, Field(ge=0, le=10_000)] = 2.0
+    own_process: bool = True
     regrid: bool = False
 
 
@@ -168,6 +170,11 @@ class Config(Section):
     track: TrackConfig = TrackConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     sink: tuple[SinkConfig, ...] = ()
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether there is a process that only classifies."""
+        return self.classifier is not None and self.classifier.own_process
 
     @property
     def observers(self) -> dict[str, dict[str, Any]]:

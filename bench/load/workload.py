@@ -93,7 +93,7 @@ def prepare(
         chosen = chosen.model_copy(update={"classifier": ClassifierConfig(model=model.absolute())})
     elif network is not None:
         _untrained(folder / "model", network, chosen, run, batch, seed)
-        classifier = ClassifierConfig(model=folder / "model")
+        classifier = ClassifierConfig(model=folder / "model", own_process=cores() > FEW)
         chosen = chosen.model_copy(update={"classifier": classifier})
         note += f"; {network} with seeded, untrained weights"
     if chosen.classifier is None:
@@ -112,7 +112,7 @@ def loaded(workload: Workload, folder: Path, times: Path, *, answer: bool) -> Co
     sink = SinkConfig(type="latency", **options)
     source = SourceConfig(uri=f"load:{folder}")
     own = [
-        SinkConfig(type=s.type, **{**s.options, "path": str(scratch(Path(s.options["path"])))})
+        SinkConfig(type=s.type, policy=s.policy, **{**s.options, "path": str(scratch(Path(s.options["path"])))})
         if isinstance(s.options.get("path"), str)
         else s
         for s in workload.config.sink

@@ -6,7 +6,7 @@ from phasewatch.pipeline.config import Config
 def roles(config: Config) -> list[str]:
     """Return the processes that `config` asks for."""
     workers = [f"reducer-{i}" for i in range(config.runtime.reducers)]
-    workers += ["classifier"] if config.classifier else []
+    workers += ["classifier"] if config.has_classifier else []
     if config.reduce.torch_device is not None:
         workers = ["accelerator"]
     return ["receiver", *workers, "tracker", "sink"]
@@ -20,7 +20,7 @@ def addresses(config: Config, folder: str) -> dict[str, str]:
     if config.runtime.listen is not None:
         host, _, port = config.runtime.listen.rpartition(":")
         known["work"], known["reduced"] = f"{host}:{int(port) + 1}", f"{host}:{int(port) + 2}"
-    if config.classifier is None:
+    if not config.has_classifier:
         ours = "tracker" if config.runtime.listen is None else "reduced"
         known["tracker"] = known["reduced"] = known[ours]
     return known

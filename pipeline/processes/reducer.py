@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from phasewatch.pipeline.build import reduce_stages
+from phasewatch.pipeline.build import worker_stages
 from phasewatch.pipeline.chain import Chain
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.messages import Part, encode_batch, encode_failed, encode_start
@@ -33,7 +33,7 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
                     desk.send(onward, announced)
             taken = orders.take() if orders.link in ready else None
             if isinstance(taken, RunStart) and agreement.is_new(taken):
-                chain = Chain(reduce_stages(setup.config, taken))
+                chain = Chain(worker_stages(setup.config, taken))
                 announced = encode_start(chain.start(taken))
                 desk.send(onward, announced)
                 chain.warm_up(taken)
