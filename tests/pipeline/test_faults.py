@@ -95,10 +95,11 @@ def test_a_receiver_killed_at_a_stream_has_a_gap(ramps: Any, play: Any) -> None:
     kills = 3
 
     def act(run: Any) -> Any:
-        for _ in range(kills):
-            yield from run.progress(30)
-            yield from run.kill("receiver")
-        yield from run.progress(30)
+        for kill in range(kills + 1):
+            goal = run.most.get(("receiver", "received"), 0) + 100  # more than the ring holds
+            yield from run.until(lambda g=goal: run.number("receiver", "received") > g)
+            if kill < kills:
+                yield from run.kill("receiver")
 
     loss = ramps.run(config, play(act)).stop.loss
     assert loss.dropped == {}
@@ -131,7 +132,8 @@ def test_a_receiver_killed_while_it_stops_stays_stopped(ramps: Any, play: Any) -
     played = play(act, stop=False)
     outcome = ramps.run(config, played)
     assert outcome.stop.reason == "stopped by request"
-    assert outcome.stop.loss.received == played.most["receiver", "received"]
+    # One may have been numbered without room in the ring; it stays with the source.
+    assert played.most["receiver", "received"] - outcome.stop.loss.received in (0, 1)
     ramps.check_whole(config, outcome)
 
 
