@@ -6,6 +6,7 @@ built-in chain has seeded but untrained weights unless a model is given: good fo
 labels mean nothing.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ EXPERIMENT = "fe-ramp"
 # Kept apart in memory: 32 frames of 4.8 MB are 155 MB, more than any cache; 256 patterns are 4 MB.
 STORED = {"frames": 32, "patterns": 256}
 # What the kernels take together; more only waits longer.
+FEW_CORES = 4  # up to here a process less is worth more than a batch for the classifier
 AT_ONCE = {"frames": 8, "patterns": 64}
 CLASSES = ("before", "during", "after")
 Progress = Callable[[str, int, int], None]
@@ -93,7 +95,9 @@ def prepare(
         chosen = chosen.model_copy(update={"classifier": ClassifierConfig(model=model.absolute())})
     elif network is not None:
         _untrained(folder / "model", network, chosen, run, batch, seed)
-        classifier = ClassifierConfig(model=folder / "model", own_process=cores() > FEW)
+        own = len(os.sched_getaffinity(0)) > FEW_CORES
+        note += "" if own else "; the reducer classifies"
+        classifier = ClassifierConfig(model=folder / "model", own_process=own)
         chosen = chosen.model_copy(update={"classifier": classifier})
         note += f"; {network} with seeded, untrained weights"
     if chosen.classifier is None:
@@ -112,7 +116,11 @@ def loaded(workload: Workload, folder: Path, times: Path, *, answer: bool) -> Co
     sink = SinkConfig(type="latency", **options)
     source = SourceConfig(uri=f"load:{folder}")
     own = [
-        SinkConfig(type=s.type, policy=s.policy, **{**s.options, "path": str(scratch(Path(s.options["path"])))})
+        SinkConfig(
+            type=s.type,
+            policy=s.policy,
+            **{**s.options, "path": str(scratch(Path(s.options["path"])))},
+        )
         if isinstance(s.options.get("path"), str)
         else s
         for s in workload.config.sink

@@ -22,8 +22,8 @@ def resume_at(ring: Ring) -> int:
 
     What it had numbered, but found no room for, comes again.
     """
-    last = ring.seq[ring.owed[-1:]].tolist()
-    first: int = max([ring.tally("acknowledged"), *(seq + 1 for seq in last)])
+    last = int(max(ring.seq[ring.owed], default=-1))
+    first = max(ring.tally("acknowledged"), last + 1)
     ring.note_tally(received=min(first, ring.tally("received")))
     return first
 

@@ -12,19 +12,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+import structlog
+
 from phasewatch.pipeline.batch import Batch
 from phasewatch.pipeline.plugin import Sink
 
 Policy = Literal["wait", "queueDrop", "drop"]
 QUEUE = 64  # documents
+log = structlog.get_logger(__name__)
 CLOSE_S = 5.0  # what a slow sink has not taken by then, after the end of the run, is lost to it
 
 
 class Outlet:
-    """One sink. Attribute `dropped`: items that it was not given."""
+    """One sink, `name` in the log. Attribute `dropped`: items that it was not given."""
 
-    def __init__(self, sink: Sink, policy: Policy) -> None:
-        self.sink, self._policy = sink, policy
+    def __init__(self, sink: Sink, policy: Policy, *, name: str = "") -> None:
+        self.sink, self._policy, self._name = sink, policy, name
         self.dropped = 0
         self._calls: deque[tuple[int, Callable[[], None]]] = deque()  # items in it, what to do
         self._changed = threading.Condition()
@@ -50,10 +53,14 @@ class Outlet:
                 self._closing = True
                 self._changed.notify_all()
             self._thread.join(CLOSE_S)
-            if self._thread.is_alive():  # it hangs in the sink, which nobody else may touch now
-                with self._changed:
-                    self.dropped += sum(n for n, _ in self._calls)
-                    self._calls.clear()
+            hangs = self._thread.is_alive()  # in the sink, which nobody else may touch now
+            with self._changed:
+                self.dropped += sum(n for n, _ in self._calls)
+                self._calls.clear()
+            if self.dropped or hangs:
+                what = {"sink": self._name, "items": self.dropped, "hangs": hangs}
+                log.warning("a sink was slow and missed items", policy=self._policy, **what)
+            if hangs:
                 return
         self.sink.close()
         self._raise()

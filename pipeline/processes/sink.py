@@ -76,7 +76,7 @@ class SinkProcess:
         """Open all sinks."""
         for config in self._config.sink:
             sink = open_sink(config.type, **config.options)
-            self._outlets.append(Outlet(sink, config.policy))
+            self._outlets.append(Outlet(sink, config.policy, name=config.type))
 
     def close(self) -> None:
         """Close all sinks; none is closed twice."""

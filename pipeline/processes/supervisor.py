@@ -39,6 +39,7 @@ log = structlog.get_logger(__name__)
 
 ABORT_NS = 10_000_000_000
 GRACE_S, GRACE_AFTER_ERROR_S = 5.0, 0.5
+AWAY_NS = 5_000_000_000  # between two turns, which take 0.1 s: we were stopped, and they may be
 STUCK_NS = 60_000_000_000  # without a word; compiling for a new kind of frame took 12 s
 
 
@@ -131,6 +132,7 @@ class Supervisor:
         self._written = False
         self._error = ""
         self._abort_by = 0
+        self._checked_ns = clock()
         self._draining = False  # the source broke, the chain did not: what came comes through
         self._interrupted = False
 
@@ -271,6 +273,10 @@ class Supervisor:
     def _check(self) -> None:
         """Note who has ended or hangs, tell the others; start it again or fail."""
         now = self._clock()
+        if abs(now - self._checked_ns) > AWAY_NS:
+            for role in self._present:
+                self.view.book.heard(role, now)
+        self._checked_ns = now
         for role, heard in self.view.book.heard_ns.items():
             if role in self._present and now - heard > STUCK_NS and self._lasting(role):
                 self.view.book.failed(role, f"said nothing for {STUCK_NS // 10**9} s")

@@ -5,7 +5,7 @@ that is not good is counted, and logged once per kind; where it says which items
 they are Failures. Frames and patterns are taken, of exactly the run whose ``start`` came first, and
 numbered anew in the order in which they come: who subscribes in mid-run waits for the next
 ``start`` (the sink ``zmq`` repeats it) and has the items from there on. The run ends with its
-``stop``, or when no message of ours came for `idle_timeout_s`. Who may have missed the ``stop``, a
+``stop``, or when nothing of it came for `idle_timeout_s`. Who may have missed the ``stop``, a
 subscriber or one that goes on where another died, ends it at the ``start`` of another run too.
 """
 
@@ -108,6 +108,7 @@ class ZmqSource:
         self._missed_stop = kind == "sub"  # it may have
         self._transport: Transport | None = None
         self._timed: bool | None = None
+        self._now = self._last = 0.0
 
     def connect(self) -> None:
         """Open the socket, if it is not open; `start` does it too."""
@@ -133,6 +134,7 @@ class ZmqSource:
                     said = True
                 if message is None:
                     continue
+                self._last = self._now  # a run is going on, its start will be repeated
                 try:
                     self._run = usable_start(message.run(), self.address)
                     return self._run
@@ -161,6 +163,8 @@ class ZmqSource:
                 continue
             if self._ends(message):
                 break
+            if _run_of(message) == self._run.run_id:
+                self._last = self._now
             items = self._take(message)
             for item in items:
                 if isinstance(item, Batch):
@@ -189,21 +193,20 @@ class ZmqSource:
 
     def _messages(self) -> Iterator[Message | None]:
         """Yield messages, None where there was none or none of ours; end when idle."""
-        self._now = last = self._clock()
+        self._now = self._last = self._clock()
         while self._transport is not None:
             ready = self._transport.poll([self._link], POLL_MS)
             received = self._link.receive() if ready else None  # logs, counts what is no message
             self._now = self._clock()
             if received is not None:
-                last = self._now
                 yield received[1]
-                continue
-            if ready:
+            elif ready:
                 self.last_error = self._link.last_error
-            if self._idle_timeout_s is not None and self._now - last > self._idle_timeout_s:
+            if self._idle_timeout_s is not None and self._now - self._last > self._idle_timeout_s:
                 _log.warning("idle: the run is over", address=self.address)
                 return
-            yield None
+            if received is None:
+                yield None
 
     def _ends(self, message: Message) -> bool:
         body, ours = message.body, self._run.run_id
@@ -270,3 +273,12 @@ def _ids(message: Message) -> list[int]:
     except MessageError:
         return []
     return ids.tolist() if len(ids) <= MAX_ITEMS else []
+
+
+def _run_of(message: Message) -> str | None:
+    body = message.body
+    if isinstance(body, StartBody):
+        return body.run.run_id
+    if isinstance(body, StopBody):
+        return body.stop.run_id
+    return getattr(body, "run_id", None)

@@ -307,6 +307,12 @@ class Ramps:
         loss = outcome.stop.loss
         assert loss.received + loss.missed + loss.not_read == loss.expected
         assert loss.classified + loss.failed + sum(loss.dropped.values()) == loss.received
+        if play is not None:  # for docs/reliability.md: pytest -rP
+            counts = {k: v for k, v in loss.model_dump().items() if v}
+            for role, name in (("receiver", "resent"), ("tracker", "twice"), ("sink", "dropped")):
+                counts[name + " by " + role] = int(play.most.get((role, name), 0))
+            refused = sum(int(v) for (_, name), v in play.most.items() if name == "rejected")
+            print("counts:", counts, "refused", refused, "restarts", play.view.book.restarts)
         return outcome
 
     def lines(self, name: str = "lines.json") -> list[dict[str, Any]]:

@@ -73,6 +73,20 @@ def test_each_of_three_processes_killed_twenty_times(ramps: Any, play: Any, mode
     ramps.check_whole(config, outcome)
 
 
+def test_reducers_that_classify_give_the_same_bits(ramps: Any, play: Any, model: Path) -> None:
+    config = ramps.configure(model)
+    alone = config.classifier.model_copy(update={"own_process": False})
+    config = config.model_copy(update={"classifier": alone})
+
+    def act(run: Any) -> Any:
+        yield from run.progress(50)
+        assert "classifier" not in run.pids
+        yield from run.signal("reducer-1", signal.SIGKILL)
+        yield from run.progress(100)
+
+    ramps.check_whole(config, ramps.run(config, play(act)))
+
+
 def test_a_receiver_killed_in_a_replay_goes_on_where_it_was(ramps: Any, play: Any) -> None:
     config = ramps.configure()
     received = []
@@ -95,10 +109,11 @@ def test_a_receiver_killed_at_a_stream_has_a_gap(ramps: Any, play: Any) -> None:
     kills = 3
 
     def act(run: Any) -> Any:
-        for _ in range(kills):
-            yield from run.progress(30)
-            yield from run.kill("receiver")
-        yield from run.progress(30)
+        for kill in range(kills + 1):
+            goal = run.most.get(("receiver", "received"), 0) + 100  # more than the ring holds
+            yield from run.until(lambda g=goal: run.number("receiver", "received") > g)
+            if kill < kills:
+                yield from run.kill("receiver")
 
     loss = ramps.run(config, play(act)).stop.loss
     assert loss.dropped == {}
@@ -131,7 +146,8 @@ def test_a_receiver_killed_while_it_stops_stays_stopped(ramps: Any, play: Any) -
     played = play(act, stop=False)
     outcome = ramps.run(config, played)
     assert outcome.stop.reason == "stopped by request"
-    assert outcome.stop.loss.received == played.most["receiver", "received"]
+    # One may have been numbered without room in the ring; it stays with the source.
+    assert played.most["receiver", "received"] - outcome.stop.loss.received in (0, 1)
     ramps.check_whole(config, outcome)
 
 
