@@ -6,7 +6,7 @@ beginning of the present run with y > k. Positions count the labels seen; the se
 stand for are kept beside them, since items that failed or were dropped have no label.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from phasewatch.pipeline.documents import Zone
 
@@ -78,10 +78,10 @@ class Ambiguity:
 
 
 def _add(boundary: Boundary, above: bool, position: int, seq: int) -> Boundary:
+    b = boundary
     if above:
-        if boundary.before is None:
-            boundary = replace(boundary, before=position, before_seq=seq)
-        return replace(boundary, unbroken=False)
-    if boundary.unbroken:
-        boundary = replace(boundary, after=position, after_seq=seq)
-    return replace(boundary, before=None, before_seq=-1)
+        before, before_seq = (position, seq) if b.before is None else (b.before, b.before_seq)
+        return Boundary(b.after, b.after_seq, False, before, before_seq)
+    if b.unbroken:
+        return Boundary(position, seq)
+    return Boundary(b.after, b.after_seq, False)

@@ -104,11 +104,15 @@ class ResumeBody(Document):
 
 
 class CreditBody(Document):
-    """A worker asks for `n` more orders; `local`: it can read the ring of this host."""
+    """A worker asks for `n` more orders; `local`: it can read the ring of this host.
+
+    `afresh`: what it asked for before does not count, it may have been lost.
+    """
 
     type: Literal["credit"] = "credit"
     n: Annotated[int, Field(ge=0, le=1024)]
     local: bool = True
+    afresh: bool = False
 
 
 class LeaveBody(Document):

@@ -29,6 +29,8 @@ class Order:
 class Custody:
     """Items, credits and acknowledgements of one run.
 
+    At most `at_once` items go in one order; orders that are not full, one every `pace_ns`.
+
     Attributes
     ----------
     acknowledged
@@ -37,8 +39,9 @@ class Custody:
         Items that were sent more than once.
     """
 
-    def __init__(self, *, at_once: int) -> None:
-        self._at_once = at_once
+    def __init__(self, *, at_once: int, pace_ns: int = 0) -> None:
+        self._at_once, self._pace_ns = at_once, pace_ns
+        self._next_ns = 0
         self._slots: dict[int, int] = {}
         self._unsent: deque[int] = deque()
         self._asking: deque[bytes] = deque()
@@ -85,15 +88,26 @@ class Custody:
         seq = self._unsent.popleft()
         return seq, self._slots.pop(seq)
 
-    def credit(self, worker: bytes, n: int) -> None:
-        """Note that `worker` asks for `n` more orders."""
+    def credit(self, worker: bytes, n: int, *, afresh: bool = False) -> None:
+        """Note that `worker` asks for `n` more orders; `afresh`: for `n` in all."""
+        if afresh:
+            self._asking = deque(w for w in self._asking if w != worker)
         self._asking.extend([worker] * n)
         self._unheard.pop(worker, None)
         self._late.discard(worker)
 
+    def wait_ns(self, now_ns: int) -> int | None:
+        """Return how long to wait until an order is due, 0 when one is; None with nothing to send.
+
+        Orders go out at the pace, or when they are full: at high rates items go together.
+        """
+        if not self._unsent:
+            return None
+        return 0 if len(self._unsent) >= self._at_once else max(0, self._next_ns - now_ns)
+
     def next(self, now_ns: int) -> Order | None:
         """Return what goes next; None while nothing can go."""
-        if not self._unsent or not self._asking:
+        if not self._asking or self.wait_ns(now_ns) != 0:
             return None
         worker = self._who()
         if worker is None:
@@ -108,6 +122,7 @@ class Custody:
                 break
             self._unsent.popleft()
             n += 1
+        self._next_ns = now_ns + self._pace_ns
         order = Order(worker, seq, slot, n)
         self._flying[seq] = order, now_ns
         self._unheard.setdefault(worker, set()).add(seq)

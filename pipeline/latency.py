@@ -4,7 +4,6 @@ Stamps are CLOCK_MONOTONIC in ns, so they compare on one host only. Bins grow by
 is right to 1 %; the maximum is exact.
 """
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,18 @@ from numpy.typing import NDArray
 from phasewatch.pipeline.batch import Batch
 
 GROWTH = 1.01
+LOG_GROWTH = float(np.log(GROWTH))
 SMALLEST_NS = 1e3
 N_BINS = 2400  # 1 us * 1.01**2400 = 6.5 hours
 
 HOPS = ("received", "sent", "reduced", "classified", "tracked")
 STEP_NAMES = {"sent": "queue", "reduced": "reduce", "classified": "classify", "tracked": "track"}
+
+
+def bins(durations_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the bin of each duration; of many at once, for the logarithms cost most."""
+    scaled = np.log(np.maximum(durations_ns, SMALLEST_NS) / SMALLEST_NS) / LOG_GROWTH
+    return np.minimum(np.ceil(scaled).astype(np.int64), N_BINS - 1)
 
 
 class Histogram:
@@ -27,14 +33,13 @@ class Histogram:
         self.counts = np.zeros(N_BINS, np.int64)
         self.longest_ns = 0
 
-    def add(self, durations_ns: NDArray[np.int64]) -> None:
-        """Count `durations_ns` (n,); negative ones (a clock that jumped) count as 0."""
-        if len(durations_ns) == 0:
-            return
-        scaled = np.maximum(durations_ns, SMALLEST_NS) / SMALLEST_NS
-        bins = np.ceil(np.log(scaled) / np.log(GROWTH)).astype(np.int64)
-        np.add.at(self.counts, np.minimum(bins, N_BINS - 1), 1)
-        self.longest_ns = max(self.longest_ns, int(durations_ns.max()))
+    def add(self, durations_ns: NDArray[np.int64], where: NDArray[np.int64] | None = None) -> None:
+        """Count `durations_ns` (n,), whose bins are `where` if they are known already.
+
+        Negative ones (a clock that jumped) count as 0.
+        """
+        np.add.at(self.counts, bins(durations_ns) if where is None else where, 1)
+        self.longest_ns = max(self.longest_ns, int(durations_ns.max(initial=0)))
 
     def quantile_ms(self, q: float) -> float:
         """Return the duration in ms below which a share `q` of the counts lies."""
@@ -60,10 +65,12 @@ class Latency:
         hops = [hop for hop in HOPS if hop in batch.stamps]
         if len(hops) < 2:
             return
-        self.total.add(batch.stamps[hops[-1]] - batch.stamps[hops[0]])
-        for before, after in pairwise(hops):
-            histogram = self.steps.setdefault(STEP_NAMES[after], Histogram())
-            histogram.add(batch.stamps[after] - batch.stamps[before])
+        stamps = np.stack([batch.stamps[hop] for hop in hops])
+        durations = np.concatenate([stamps[-1:] - stamps[:1], np.diff(stamps, axis=0)])
+        where = bins(durations)
+        self.total.add(durations[0], where[0])
+        for hop, taken, at in zip(hops[1:], durations[1:], where[1:], strict=True):
+            self.steps.setdefault(STEP_NAMES[hop], Histogram()).add(taken, at)
 
     def summary(self) -> dict[str, Any]:
         """Return {p50, p90, p99, max, per_stage: {step: ...}} in ms; empty without counts."""

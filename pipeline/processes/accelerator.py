@@ -45,6 +45,7 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
             elif what == "back" and announced:
                 desk.send(onward, announced)
         taken = orders.take() if orders.link in ready else None
+        orders.idle(desk.clock())
         if isinstance(taken, RunStart) and agreement.is_new(taken):
             chain = Chain(accelerated_stages(setup.config, taken))
             announced = encode_start(chain.start(taken))

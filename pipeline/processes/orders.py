@@ -19,6 +19,8 @@ from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.transport.links import Transport
 from phasewatch.pipeline.transport.ring import Ring
 
+IDLE_NS = 2_000_000_000  # without an order
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loan:
@@ -41,13 +43,15 @@ class Orders:
         self.link = transport.link(
             "dealer", setup.addresses["work"], bind=False, hwm=64, identity=desk.role.encode()
         )
-        self._setup, self._ahead, self._ready = setup, ahead, False
+        self._desk, self._setup, self._ahead, self._ready = desk, setup, ahead, False
+        self._taken_ns = desk.clock()
         self._ring: Ring | None = None
         self.ask(0)  # makes us known: the receiver answers with the start
 
-    def ask(self, n: int) -> None:
-        """Ask for `n` more orders."""
-        self.link.offer(encode(CreditBody(n=n, local=self._setup.ring is not None)))
+    def ask(self, n: int, *, afresh: bool = False) -> None:
+        """Ask for `n` more orders; `afresh`: for `n` in all."""
+        local = self._setup.ring is not None
+        self.link.offer(encode(CreditBody(n=n, local=local, afresh=afresh)))
 
     def ready(self) -> None:
         """Ask for the first orders, once all is built."""
@@ -56,8 +60,14 @@ class Orders:
             self.ask(self._ahead)
 
     def begin_again(self) -> None:
-        """Ask a new receiver, which knows nothing of us."""
-        self.ask(self._ahead if self._ready else 0)
+        """Ask a new receiver, which knows nothing of us, or one that may not have heard us."""
+        self.ask(self._ahead if self._ready else 0, afresh=True)
+
+    def idle(self, now_ns: int) -> None:
+        """Ask again now and then while nothing comes: the connection may have been broken."""
+        if now_ns - self._taken_ns > IDLE_NS:
+            self._taken_ns = now_ns
+            self.begin_again()
 
     @contextmanager
     def leaving(self) -> Iterator[None]:
@@ -73,6 +83,7 @@ class Orders:
         A message that is not what it says is refused.
         """
         received = self.link.receive()
+        self._taken_ns = self._desk.clock()
         if received is None:
             return None
         try:

@@ -33,6 +33,11 @@ FRAMES_AT_ONCE = 8  # what the kernels add together
 PATTERNS_AT_ONCE = 64
 BIG = 1 << 16  # bytes of an item that counts as a frame
 READ_AHEAD = 4  # batches of the source
+DRAIN = 64  # messages of a link that are heard before it is the others' turn
+IDLE_NS = 100_000_000
+# An order costs the processes some 0.7 ms whatever is in it: at 1 kHz one for each item keeps two
+# cores busy. At this pace an item waits for 0.75 ms on average, and at 500 Hz for nothing.
+PACE_NS = 1_500_000
 
 
 def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
@@ -92,7 +97,8 @@ class Receiver:
         self._acks = transport.link("pull", setup.addresses["acks"], bind=True)
         self._tracker = transport.link("push", setup.addresses["tracker"], bind=False)
         item = sum(array[0].nbytes for array in ring.arrays.values())
-        self._custody = Custody(at_once=FRAMES_AT_ONCE if item > BIG else PATTERNS_AT_ONCE)
+        at_once = FRAMES_AT_ONCE if item > BIG else PATTERNS_AT_ONCE
+        self._custody = Custody(at_once=at_once, pace_ns=PACE_NS)
         self._intake = Intake(run, ring, self._custody, self._tell, live=runtime.mode == "live")
         self._patience_ns = int(runtime.resend_s * 1e9)
         self._workers: dict[bytes, bool] = {}  # whether it is on this host
@@ -106,7 +112,9 @@ class Receiver:
         links: list[Link | Wakeup] = [self._work, self._acks, self._desk.link, reader.wakeup]
         try:
             while not self._desk.finished:
-                self._turn(reader, self._transport.poll(links, timeout_ms=100))
+                wait_ns = self._custody.wait_ns(self._desk.clock()) or IDLE_NS
+                ready = self._transport.poll(links, -(-min(wait_ns, IDLE_NS) // 1_000_000))
+                self._turn(reader, ready)
         finally:  # the source is not closed under the reader's hands
             reader.stop()
             reader.join(timeout_s=2.0)
@@ -114,10 +122,14 @@ class Receiver:
     def _turn(self, reader: Reader, ready: list[Link | Wakeup]) -> None:
         if reader.wakeup in ready:
             reader.wakeup.clear()
-        if self._work in ready:
+        for _ in range(DRAIN if self._work in ready else 0):
             self._hear_worker()
-        if self._acks in ready:
+            if not self._work.waiting:
+                break
+        for _ in range(DRAIN if self._acks in ready else 0):
             self._hear_sinks()
+            if not self._acks.waiting:
+                break
         self._obey(reader)
         self._intake.place()
         while self._intake.idle and (item := reader.take()) is not None:
@@ -165,7 +177,7 @@ class Receiver:
             if worker not in self._workers:
                 self._workers[worker] = message.body.local
                 self._work.offer(encode_start(self._run), to=worker)
-            self._custody.credit(worker, message.body.n)
+            self._custody.credit(worker, message.body.n, afresh=message.body.afresh)
 
     def _hear_sinks(self) -> None:
         received = self._acks.receive()

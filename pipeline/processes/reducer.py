@@ -32,6 +32,7 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
                 elif what == "back" and announced:  # who is new has not heard of the run
                     desk.send(onward, announced)
             taken = orders.take() if orders.link in ready else None
+            orders.idle(desk.clock())
             if isinstance(taken, RunStart) and agreement.is_new(taken):
                 chain = Chain(worker_stages(setup.config, taken))
                 announced = encode_start(chain.start(taken))

@@ -102,8 +102,24 @@ def test_only_what_has_not_ended_goes_again() -> None:
     assert custody.overdue(5) == 0
     assert custody.overdue(6) == 2
     custody.credit(b"b", 1)
-    assert orders(custody) == [Order(b"b", 2, 2, 2)]
+    assert orders(custody, now=6) == [Order(b"b", 2, 2, 2)]
     assert custody.resent == 2
+
+
+def test_orders_that_are_not_full_go_at_the_pace() -> None:
+    custody = Custody(at_once=4, pace_ns=10)
+    assert custody.wait_ns(0) is None
+    custody.credit(b"a", 9)
+    custody.take(0, range(1))
+    assert [order.n for order in orders(custody, now=100)] == [1]
+    custody.take(1, range(1, 3))
+    assert custody.wait_ns(103) == 7
+    assert orders(custody, now=109) == []
+    assert [order.n for order in orders(custody, now=110)] == [2]
+    custody.take(3, range(3, 8))
+    assert custody.wait_ns(111) == 0
+    assert [order.n for order in orders(custody, now=111)] == [4]
+    assert custody.wait_ns(111) == 10
 
 
 def test_the_oldest_unsent_is_dropped() -> None:
@@ -125,3 +141,11 @@ def test_endings_are_kept_until_somebody_knows() -> None:
     assert custody.endings == [bad, late]
     custody.acknowledge(2)
     assert custody.endings == [late]
+
+
+def test_who_asks_afresh_has_asked_for_that_much_in_all() -> None:
+    custody = Custody(at_once=1)
+    custody.credit(b"a", 5)
+    custody.credit(b"a", 2, afresh=True)
+    custody.take(0, range(9))
+    assert [order.seq for order in orders(custody)] == [0, 1]
