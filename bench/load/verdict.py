@@ -5,6 +5,7 @@ What must hold:
 - the chain ended without an error and, being lossless, lost nothing;
 - the generator kept its schedule: at most 1 % of the items were announced more than 1 ms after they
   were due (a fifth of the 5 ms that p99 is to stay under; the latency has the delay in it anyway);
+  offline, where all are due at once, it announces them as fast as it can;
 - a latency claim (single-stream, server) rests on at least 60 s (as in MLPerf Inference, Reddi et
   al. 2020, arXiv:1911.02549).
 
@@ -121,7 +122,7 @@ def _faults(facts: Facts) -> list[str]:
         reasons.append(f"times of {facts.kept} items for {frames.get('classified')} classified")
     if facts.generator is None:
         reasons.append("the generator did not come to its end")
-    elif facts.generator.late_share > LATE_SHARE:
+    elif facts.scenario != "offline" and facts.generator.late_share > LATE_SHARE:
         reasons.append(
             f"{facts.generator.late_share:.1%} of the items were announced more than "
             f"{LATE_NS / 1e6:g} ms late, at most {LATE_SHARE:.0%} may be; the latest by "
