@@ -91,7 +91,8 @@ class ClassifierConfig(Section):
 
     At most `max_batch` patterns are classified at once. `max_wait_ms`: how long a GPU waits for
     them; a CPU takes what has come. `own_process`: false lets each reducer classify what it has
-    reduced, which saves a hop where there are few cores, or many reducers for a slow network.
+    reduced, which saves a hop where there are few cores, or many reducers for a slow network; a
+    batch is then what the reducer got, and neither limit has a meaning.
     """
 
     model: Path

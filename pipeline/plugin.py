@@ -41,9 +41,12 @@ class Source(Protocol):
     ``lend(allocate)`` is called once, after ``start`` or ``resume`` and before iterating.
     ``allocate(n)``, called while iterating, gives writable arrays (m, ...) by the names of the
     items of the run, 1 <= m <= n: memory that is not copied any more, with old contents; or None,
-    then the source uses its own. The next that is yielded is a `Batch` of just these arrays, all m
-    items, or the memory is taken back; so there is one ``allocate`` to a batch. It may wait until
-    there is room.
+    then the source uses its own. The next that is yielded is a `Batch` of the first items of just
+    these arrays, and what is not in it is taken back; so there is one ``allocate`` to a batch. It
+    may wait until there is room.
+
+    ``replays``, where it is there and false, says that ``resume`` goes on with what comes from now
+    on, not with the very items that follow.
     """
 
     def start(self) -> RunStart:

@@ -131,7 +131,7 @@ _OF_A_PROCESS: tuple[tuple[Family, str, str, Callable[[ProcessStatus], float | N
     (CounterMetricFamily, "process_restarts", "Times started anew.", lambda p: p.restarts),
     (CounterMetricFamily, "messages_rejected", "Messages not ours.", lambda p: p.rejected),
     (GaugeMetricFamily, "queue_length", "Batches that wait.", lambda p: p.queued),
-    (GaugeMetricFamily, "in_flight_batches", "Batches under way.", lambda p: p.in_flight),
+    (GaugeMetricFamily, "in_flight_items", "Items under way.", lambda p: p.in_flight),
     (GaugeMetricFamily, "batch_items", "Items handled at once.", lambda p: p.batch),
     (GaugeMetricFamily, "process_heard_seconds", "Since its last word.", lambda p: p.heard_s),
     (

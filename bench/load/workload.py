@@ -32,8 +32,8 @@ What = Literal["frames", "patterns"]
 EXPERIMENT = "fe-ramp"
 # Kept apart in memory: 32 frames of 4.8 MB are 155 MB, more than any cache; 256 patterns are 4 MB.
 STORED = {"frames": 32, "patterns": 256}
-# What the kernels take together; more only waits longer.
 FEW_CORES = 4  # up to here a process less is worth more than a batch for the classifier
+# What the kernels take together; more only waits longer.
 AT_ONCE = {"frames": 8, "patterns": 64}
 CLASSES = ("before", "during", "after")
 Progress = Callable[[str, int, int], None]
@@ -91,15 +91,15 @@ def prepare(
     if config is None and what == "patterns" and clean:
         run, batch = _reduced(chosen, run, batch)
         note += ", cleaned beforehand"
-    if model is not None:
-        chosen = chosen.model_copy(update={"classifier": ClassifierConfig(model=model.absolute())})
-    elif network is not None:
-        _untrained(folder / "model", network, chosen, run, batch, seed)
-        own = len(os.sched_getaffinity(0)) > FEW_CORES
-        note += "" if own else "; the reducer classifies"
-        classifier = ClassifierConfig(model=folder / "model", own_process=own)
-        chosen = chosen.model_copy(update={"classifier": classifier})
+    if model is None and network is not None:
+        model = folder / "model"
+        _untrained(model, network, chosen, run, batch, seed)
         note += f"; {network} with seeded, untrained weights"
+    if model is not None:
+        own = len(os.sched_getaffinity(0)) > FEW_CORES
+        classifier = ClassifierConfig(model=model.absolute(), own_process=own)
+        chosen = chosen.model_copy(update={"classifier": classifier})
+        note += "" if own else "; the reducer classifies"
     if chosen.classifier is None:
         note += "; no classifier"
     write_store(run, batch, folder / "store")

@@ -14,7 +14,7 @@ from phasewatch.pipeline.transport.links import Link, Transport
 
 Clock = Callable[[], int]
 HEALTH_EVERY_NS = 200_000_000
-SILENT_NS = 10_000_000_000
+SILENT_NS = 30_000_000_000  # building and compiling for a new kind of frame took 12 s
 TRACKER = b"tracker"  # its name at the sinks
 
 
@@ -109,7 +109,8 @@ class Desk:
         self._report = report or self._report
         now = self.clock()
         if self._guest and now - self._heard_ns > SILENT_NS:
-            self.finished = True
+            self._listen(0)  # it may have been said while we were at work
+            self.finished |= now - self._heard_ns > SILENT_NS
         if now >= self._next_health:
             self._next_health = now + HEALTH_EVERY_NS
             self.offer("health", error=logs.last_error(), **self._report())

@@ -24,6 +24,7 @@ class Guests:
     def __init__(self, gate: Link, book: Book, gone: Callable[[str], None]) -> None:
         self.gate, self._book, self._gone = gate, book, gone
         self._names: set[str] = set()
+        self._silent: set[str] = set()
         self._next_beat = 0
 
     def hear(self, setup: dict[str, Any], now_ns: int) -> None:
@@ -35,6 +36,9 @@ class Guests:
             name = received[0].decode(errors="replace")
             if body.what == "hello":
                 self._admit(name, setup)
+            elif body.what == "health" and name in self._silent:  # it was stopped, and is back
+                self._silent.discard(name)
+                self._names.add(name)
             if name not in self._names:
                 continue
             self._book.heard(name, now_ns)
@@ -47,6 +51,7 @@ class Guests:
         """Say that we are alive; do without those that have not said so."""
         for name in [n for n in self._names if now_ns - self._book.heard_ns[n] > SILENT_NS]:
             self._dismiss(name, f"said nothing for {SILENT_NS // 10**9} s")
+            self._silent.add(name)
         if now_ns >= self._next_beat:
             self._next_beat = now_ns + BEAT_NS
             self.tell("beat")

@@ -27,6 +27,8 @@ class Reader:
         self._ring, self._wait = ring, wait
         self._items: deque[Item] = deque()
         self._lent: list[range] = []
+        self._own = 0  # batches in other memory that were given and may not be in the ring yet
+        self._own_last = False
         self._room = threading.Condition()
         self._stopping = False
         self.ended = False
@@ -42,9 +44,11 @@ class Reader:
             self._thread.start()
 
     def take(self) -> Item | None:
-        """Return the next item, None if there is none yet."""
+        """Return the next item, None if there is none yet; what came before is in the ring."""
         with self._room:
+            self._own -= self._own_last
             item = self._items.popleft() if self._items else None
+            self._own_last = item is not None and self._in_own_memory(item)
             self._room.notify()
         return item
 
@@ -61,6 +65,10 @@ class Reader:
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
+    def reading(self) -> bool:
+        """Tell whether the thread is still in the source."""
+        return self._thread.is_alive()
+
     @property
     def drained(self) -> bool:
         """Whether the source has ended and all it gave was taken."""
@@ -68,6 +76,8 @@ class Reader:
 
     def _allocate(self, n: int) -> Mapping[str, Array] | None:
         """Lend memory for at most `n` items, arrays (m, ...) by name; None if there is none."""
+        if self._own:  # it waits for the slots that would be lent behind it, and they for it
+            return None
         if self._wait:
             slots = self._ring.wait(n, go_on=lambda: not self._stopping)
         else:
@@ -105,8 +115,12 @@ class Reader:
                 self._give_back(item)
                 return False
             self._items.append(item)
+            self._own += self._in_own_memory(item)
         self.wakeup.set()
         return True
+
+    def _in_own_memory(self, item: Item) -> bool:
+        return isinstance(item, Batch) and self._ring.slots_of(item.arrays) is None
 
     def _give_back(self, item: Item) -> None:
         if isinstance(item, Batch):

@@ -6,6 +6,7 @@ the earlier one held.
 
 import hashlib
 import json
+from collections.abc import Callable
 
 from phasewatch.pipeline.batch import Dropped, Failure
 from phasewatch.pipeline.bodies import AckBody, CreditBody, LeaveBody, StopBody
@@ -46,14 +47,17 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
     if setup.ring is None:
         raise RuntimeError("a receiver without shared memory")
     source = open_source(setup.config.source.uri, **setup.config.source.options)
+    reading: Callable[[], bool] = bool
     try:
         run, ring = begin(source, setup, setup.ring)
         receiver = Receiver(transport, desk, setup, run, ring)
         wait = setup.config.runtime.mode == "lossless"
         reader = Reader(source, transport.wakeup(), ring, limit=READ_AHEAD, wait=wait)
+        reading = reader.reading
         receiver.loop(reader)
     finally:
-        source.close()
+        if not reading():  # the source is not closed under the reader's hands
+            source.close()
 
 
 def begin(source: Source, setup: Setup, memory: int) -> tuple[RunStart, Ring]:
@@ -67,7 +71,8 @@ def begin(source: Source, setup: Setup, memory: int) -> tuple[RunStart, Ring]:
     run = decode(_unframed(ring.note)).run()
     resume = getattr(source, "resume", None)
     if resume is not None:
-        resume(run, resume_at(ring))
+        replays = getattr(source, "replays", True)
+        resume(run, resume_at(ring) if replays else ring.tally("received"))
     else:
         again = source.start()
         if again.items != run.items:
@@ -116,7 +121,7 @@ class Receiver:
                 wait_ns = self._custody.wait_ns(self._desk.clock()) or IDLE_NS
                 ready = self._transport.poll(links, -(-min(wait_ns, IDLE_NS) // 1_000_000))
                 self._turn(reader, ready)
-        finally:  # the source is not closed under the reader's hands
+        finally:
             reader.stop()
             reader.join(timeout_s=2.0)
 
@@ -200,7 +205,7 @@ class Receiver:
             elif what == "stop":
                 self._stop_reason = str(data["reason"])
                 reader.stop()
-            elif what == "abort" and not self._stop:
+            elif what == "abort":
                 self._stop_reason = str(data["reason"])
                 reader.stop()
                 self._tell_end(aborted=True)

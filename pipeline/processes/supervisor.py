@@ -278,7 +278,7 @@ class Supervisor:
                 self.view.book.heard(role, now)
         self._checked_ns = now
         for role, heard in self.view.book.heard_ns.items():
-            if role in self._present and now - heard > STUCK_NS and self._lasting(role):
+            if role in self._alive and now - heard > STUCK_NS and self._lasting(role):
                 self.view.book.failed(role, f"said nothing for {STUCK_NS // 10**9} s")
                 self._children.kill(role)
         codes = {r: c for r, c in self._children.ended().items() if r in self._alive}

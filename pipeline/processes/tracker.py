@@ -150,7 +150,9 @@ class TrackerProcess:
             self._too_many = True
             text = f"more than {self._limit} items in a row failed ([runtime] failures_in_a_row)"
             self._desk.report("error", text=text, final=True)
-        if self._end is not None and self._ledger.ended == self._end.loss.received:
+        if self._end is None or self._told:
+            return
+        if self._ledger.ended == self._end.loss.received:
             self._tell_end(self._end)
 
     def health(self) -> dict[str, object]:

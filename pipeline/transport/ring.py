@@ -167,6 +167,7 @@ class Ring:
         with self._lock:
             for slot in slots:
                 self.held[slot] = 0
+                self.generation[slot] += 1  # from here on it may be written anew
                 self._taken.discard(slot)
             self._lock.notify_all()
 

@@ -99,10 +99,9 @@ def read_frames(
         lent = allocate(min(at_once, frames.stop - seq))
         out = np.empty((1, *spec.shape), spec.dtype) if lent is None else lent["frame"]
         good, error = _read_all(read, seq, out)
-        if good:  # what was lent is given back whole or not at all
-            done = out if error is None else out[:good].copy()
+        if good:
             positions = np.arange(seq, seq + good, dtype=np.int64)
-            yield Batch(seq=positions, ids=ids[seq : seq + good], arrays={"frame": done})
+            yield Batch(seq=positions, ids=ids[seq : seq + good], arrays={"frame": out[:good]})
         seq += good
         if error is not None:
             yield Failure(seq, int(ids[seq]), "source", error)

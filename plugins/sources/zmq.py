@@ -87,6 +87,8 @@ class ZmqSource:
         Why the last message was not taken.
     """
 
+    replays = False
+
     def __init__(
         self,
         address: str,

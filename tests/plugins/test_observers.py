@@ -94,7 +94,7 @@ def test_metrics_are_what_the_status_says(metrics: Metrics, clock: list[float]) 
     assert one("process_latency_seconds", process="reducer-0", quantile="0.99") == 0.004
     assert [one("phase", **{"class": c}) for c in ("before", "after", "unknown")] == [0, 1, 0]
     assert one("queue_length", process="receiver") == 4
-    assert one("in_flight_batches", process="receiver") == 6
+    assert one("in_flight_items", process="receiver") == 6
     assert one("data_age_seconds", process="reducer-0") == 1.005
     assert one("process_heard_seconds", process="tracker") == 1
     assert one("process_items_total", process="reducer-0") == 70

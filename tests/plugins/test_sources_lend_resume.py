@@ -46,12 +46,13 @@ class Lender:
         return self._lent
 
     def taken(self, item: Batch | Failure | None) -> None:
-        """Check that `item` holds all that was lent, or none of it; then make garbage of it."""
+        """Check that `item` is the first of what was lent, or none of it; make garbage of it."""
         lent, self._lent, self._asked = self._lent, None, False
         if lent is None or not isinstance(item, Batch):
             return
         for name, array in item.arrays.items():
-            same = array.__array_interface__ == lent[name].__array_interface__
+            first = lent[name][: len(array)]
+            same = array.__array_interface__ == first.__array_interface__
             assert same or not np.shares_memory(array, lent[name])
             if same:
                 self.largest = max(self.largest, len(item))
