@@ -4,11 +4,12 @@ A wrong key is refused, what is left out has the default given here. Relative pa
 the configuration file.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from phasewatch.pipeline.documents import Unit
 from phasewatch.pipeline.errors import PipelineError
@@ -138,8 +139,16 @@ class RuntimeConfig(Section):
     resend_s: Annotated[float, Field(gt=0)] = 3.0
     restarts: Annotated[int, Field(ge=0)] = 5
     control: str = "tcp://127.0.0.1:0"
-    listen: Annotated[str, Field(pattern=r"^tcp://[^:/]+:[0-9]{1,5}$")] | None = None
+    listen: str | None = None
     keys: str | None = None
+
+    @field_validator("listen")
+    @classmethod
+    def _three_ports(cls, listen: str | None) -> str | None:
+        match = re.fullmatch(r"tcp://[^:/]+:(\d{1,5})", listen or "tcp://h:1")
+        if match is None or not 0 < int(match[1]) <= 65533:
+            raise ValueError(f"{listen} is not tcp://HOST:PORT with two more ports after it")
+        return listen
 
 
 class SinkConfig(Section):

@@ -130,3 +130,12 @@ def test_paths_of_plug_ins_are_relative_to_the_file(tmp_path: Path) -> None:
     assert config.sink[0].options == {"address": "tcp://127.0.0.1:6", "keys": wanted}
     assert config.sink[0].policy == "drop"
     assert config.observers["heartbeat"]["keys"] == wanted
+
+
+@pytest.mark.parametrize("listen", ["tcp://h", "tcp://h:99999", "tcp://h:65534", "ipc:///a", "h:5"])
+def test_where_workers_may_join_is_an_address_with_three_ports(tmp_path: Path, listen: str) -> None:
+    tables = {"source": {"uri": "a:b"}, "runtime": {"listen": listen}}
+    with pytest.raises(
+        PipelineError, match=rf"c: \[runtime\] listen: .*{listen} is not tcp://HOST"
+    ):
+        parse_config(tables, name="c", folder=tmp_path)
