@@ -132,7 +132,7 @@ def test_a_process_that_dies_is_told_and_the_others_end(tmp_path: Path, victim: 
 
     config = ramp(tmp_path, endless=True, runtime={"restarts": 0})
     outcome = supervise(config, on_update=update, on_start=pids.update)
-    assert killed
+    assert killed, outcome.error
     assert outcome.error == f"{victim} ended unexpectedly (exit code -9)"
     seqs = [d["seq"] for d in items(tmp_path)]
     assert seqs == list(range(len(seqs)))
