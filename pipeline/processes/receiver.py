@@ -37,9 +37,10 @@ READ_AHEAD = 4  # batches of the source
 DRAIN = 64  # messages of a link that are heard before it is the others' turn
 IDLE_NS = 100_000_000
 # An order costs the processes some 0.7 ms whatever is in it: at 1 kHz one for each item keeps two
-# cores busy. At this pace an item waits for 1.25 ms on average, and below 400 Hz for nothing.
-# Measured on two cores at 1 kHz, p99 in ms: without a pace 27, 1.5 ms 13, 2.5 ms 6.6, 4 ms 7.6.
-PACE_NS = 2_500_000
+# cores busy. At this pace an item waits for 0.7 ms on average, and below 600 Hz for nothing.
+# Measured on two cores at 1 kHz, p99 in ms: without a pace 27, 1 ms 8.9, 1.5 ms 4.7 to 7.6, 1.9 ms
+# 5.2 to 6.5, 2.5 ms 4.6 to 6.7, 4 ms 7.6.
+PACE_NS = 1_500_000
 
 
 def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
