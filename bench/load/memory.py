@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 EVERY_NS = 1_000_000_000
-WARM_UP = 0.1
+# Arenas and queues are as large as they get after some 15 s of a run of 60 s.
+WARM_UP = 0.25
 MIB = 1 << 20
 
 
@@ -49,10 +50,10 @@ class Memory:
         self._next = 0
 
     def summary(self) -> dict[str, Any]:
-        """Return by role, in MiB: resident memory first (after 10 % of the run), last and max.
+        """Return by role, in MiB: resident memory first (after a quarter of the run), last and max.
 
         ``own_*``: without pages that are shared with other processes or mapped from files. The
-        growth is that of the own memory, from first to last.
+        growth is that of the own memory, from first to last; ``own`` is all of it, once a second.
         """
         return {role: _summary(samples) for role, samples in self._samples.items()}
 
@@ -66,4 +67,5 @@ def _summary(samples: list[tuple[int, int]]) -> dict[str, Any]:
         **{"own_first": own[0], "own_last": own[-1], "own_max": max(own)},
         "own_growth": own[-1] / own[0] - 1 if own[0] > 0 else 0.0,
     }
-    return {"samples": len(samples), **{k: round(v, 4) for k, v in found.items()}}
+    every = [round((total - shared) / MIB, 1) for total, shared in samples]
+    return {"samples": len(samples), **{k: round(v, 4) for k, v in found.items()}, "own": every}

@@ -54,7 +54,7 @@ def page(document: Mapping[str, Any], times: Times, null: Times) -> str:
         table(("", "items"), _losses(document["frames"])),
         "<h2>Memory, MiB</h2>",
         table(("process", "first", "last", "max", "own first", "own last", "growth"), memory),
-        "<small>first: after 10 % of the run; own: without shared and mapped pages</small>",
+        "<small>first: after a quarter of the run; own: without shared and mapped pages</small>",
         f"<footer><p>{escape(_made(document))}</p></footer>",
     ]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
@@ -63,7 +63,7 @@ def page(document: Mapping[str, Any], times: Times, null: Times) -> str:
 
 
 def plots(times: Times, null: Times, document: Mapping[str, Any]) -> list[str]:
-    """Return the two pictures as SVG elements."""
+    """Return the pictures as SVG elements."""
     distribution, ax = _figure()
     for of, name, colour in ((null, "harness alone", NULL), (times, "chain", CHAIN)):
         if of:
@@ -84,7 +84,13 @@ def plots(times: Times, null: Times, document: Mapping[str, Any]) -> list[str]:
     ax.set(xlabel="time since the first item was due (s)", ylabel="items per second")
     ax.set_xlim(0, float(edges[-1]))
     ax.set_ylim(0, 1.15 * float(np.max(per_s)))
-    return [_svg(distribution), _svg(rates)]
+    memory, ax = _figure()
+    for role, found in document["memory_mib"].items():
+        ax.plot(found["own"], label=role, lw=1.4)
+    ax.set(xlabel="time since the first item was due (s)", ylabel="own memory (MiB)")
+    ax.set_ylim(0)
+    ax.legend(frameon=False, loc="center right")
+    return [_svg(distribution), _svg(rates), _svg(memory)]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
