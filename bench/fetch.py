@@ -168,7 +168,7 @@ def _unpacked(data: Dataset, archive: Path, folder: Path, progress: Progress) ->
 
 class _File(BaseModel):
     key: str
-    checksum: str  # md5:...
+    checksum: str = ""  # md5:...
 
 
 class _Licence(BaseModel):
@@ -176,8 +176,8 @@ class _Licence(BaseModel):
 
 
 class _Metadata(BaseModel):
-    title: str = ""
-    license: _Licence = _Licence()
+    title: str | None = None
+    license: _Licence | None = None
 
 
 class _Record(BaseModel):
@@ -188,7 +188,7 @@ class _Record(BaseModel):
 
     def described(self) -> str:
         """Return title and licence, a line of plain text."""
-        licence = self.metadata.license.id or "not named"
+        licence = (self.metadata.license and self.metadata.license.id) or "not named"
         text = f"{self.metadata.title or 'without title'}; licence {licence}"
         return "".join(c for c in " ".join(text.split()) if c.isprintable())
 

@@ -303,6 +303,14 @@ def test_without_a_record_it_is_said_that_nothing_was_compared(serve, tmp_path, 
     assert says in found.checked
 
 
+def test_a_record_that_names_no_licence(serve, tmp_path):
+    site = serve(Site(packed(small())))
+    site.record = json.dumps(json.loads(site.record) | {"metadata": {"license": None}}).encode()
+    found = fetch(SMALL, tmp_path / "set", site=site.url)
+    assert found.source == f"{REAL.doi}: without title; licence not named"
+    assert found.checked == "with the record's md5"
+
+
 def device(entries) -> None:
     entries[-1]["attributes"] = 0x8000 | (stat.S_IFCHR | 0o666) << 16
 
