@@ -75,6 +75,48 @@ def cake(
     typer.echo(f"picture: {out}")
 
 
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="SET", help="Which set: mgfeo-ramp.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; else one of the set's name, here.")
+    ] = None,
+    site: Annotated[str, typer.Option(hidden=True)] = "https://zenodo.org",
+) -> None:
+    """Fetch a published set of patterns, into a folder that `phasewatch train` reads.
+
+    mgfeo-ramp: (Mg0.2Fe0.8)O in a diamond anvil cell, from 1 to above 100 GPa in 50 s, cubic B1 to
+    rhombohedral rB1; 349 patterns of 4023 points, two theta 9.56 to 25.55 degrees at 25.6 keV, as
+    .xy files in the order of the ramp, some 40 MB. To cite: https://doi.org/10.5281/zenodo.4424866,
+    where its licence is, and Yue Sun, PhD thesis, University of Szeged, 2023.
+
+    A download that broke off goes on with the same command. Beside the files lie their sums,
+    SHA256SUMS; where the folder is there already, the files are compared with them and nothing is
+    fetched.
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    from phasewatch.bench import fetch as fetching
+
+    data = fetching.dataset(name)
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        found = fetching.fetch(
+            data,
+            Path(name) if out is None else out,
+            site=site,
+            progress=lambda what, done, total: bar.update(
+                task, description=f"{name}: {what}", completed=done, total=total
+            ),
+        )
+    if not found.new:
+        typer.echo(f"{found.folder}: {found.files} patterns are there, as they were fetched")
+        return
+    typer.echo(f"{found.folder}: {found.files} patterns, sums in SHA256SUMS")
+    typer.echo(f"source: {found.source}")
+    typer.echo(f"archive compared {found.checked}")
+
+
 Json = Annotated[
     Path | None, typer.Option("--json", help="Write raw times and the machine's description.")
 ]
