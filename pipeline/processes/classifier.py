@@ -25,15 +25,13 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
         for what, data in desk.commands():
             if what == "back" and data["role"] == "tracker":
                 classifier.onward.announce_again()
-        for _ in range(DRAIN):
-            if not inbox.waiting or classifier.full:
+        for _, message in inbox.drain(DRAIN):
+            try:
+                classifier.hear(message)
+            except MessageError as error:
+                inbox.refuse(str(error))
+            if classifier.full:
                 break
-            received = inbox.receive()
-            if received is not None:
-                try:
-                    classifier.hear(received[1])
-                except MessageError as error:
-                    inbox.refuse(str(error))
         classifier.work()
         desk.health(lambda: {**classifier.health(), "rejected": inbox.rejected})
 

@@ -14,6 +14,7 @@ from phasewatch.pipeline.transport.links import Link
 
 NAME = re.compile(r"reducer@[A-Za-z0-9._-]{1,64}")
 MOST = 256
+DRAIN = 4096  # messages that are heard before it is the others' turn
 BEAT_NS = 1_000_000_000
 log = structlog.get_logger(__name__)
 
@@ -39,11 +40,10 @@ class Guests:
 
     def hear(self, now_ns: int) -> None:
         """Take what has come."""
-        while self.gate.waiting:
-            received = self.gate.receive()
-            if received is None or not isinstance(body := received[1].body, ControlBody):
+        for sender, message in self.gate.drain(DRAIN):
+            if not isinstance(body := message.body, ControlBody):
                 continue
-            name = received[0].decode(errors="replace")
+            name = sender.decode(errors="replace")
             if body.what == "hello":
                 self._admit(name)
             elif body.what == "health" and name in self._silent:  # it was stopped, and is back

@@ -96,6 +96,18 @@ class Link:
             self.refuse(str(error))
             return None
 
+    def drain(self, most: int) -> Iterator[tuple[bytes, Message]]:
+        """Yield what `receive` gives of at most `most` messages, as long as there are; never waits.
+
+        What is not ours counts too, so that no peer can hold us up.
+        """
+        for _ in range(most):
+            if not self.waiting:
+                return
+            received = self.receive()
+            if received is not None:
+                yield received
+
     def subscriptions(self) -> Iterator[bool]:
         """Yield, on an xpub, True for each subscription that came and False for each that went.
 
