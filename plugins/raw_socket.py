@@ -10,7 +10,7 @@ from typing import Literal, Self
 import zmq
 
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.transport.links import check_bind
+from phasewatch.pipeline.transport.links import attach, check_bind
 
 Kind = Literal["push", "pull", "pub", "sub"]
 MAX_PART = 1 << 28  # bytes; a peer that sends a longer part is disconnected
@@ -37,15 +37,12 @@ class RawSocket:
         self._socket.set_hwm(hwm)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_PART)
         try:
-            (self._socket.bind if bind else self._socket.connect)(address)
-        except zmq.ZMQError as error:
+            self.address = attach(self._socket, address, bind=bind)
+        except PipelineError:
             self.close()
-            verb = "bind" if bind else "connect"
-            raise PipelineError(f"cannot {verb} {address}: {error.strerror}") from None
+            raise
         if kind == "sub":
             self._socket.setsockopt(zmq.SUBSCRIBE, b"")
-        actual = self._socket.getsockopt(zmq.LAST_ENDPOINT)
-        self.address = actual.decode().rstrip("\0") if isinstance(actual, bytes) else address
 
     def __enter__(self) -> Self:
         return self

@@ -5,17 +5,11 @@ from phasewatch.pipeline.batcher import Batcher
 from phasewatch.pipeline.bodies import BatchBody, FailedBody, StartBody
 from phasewatch.pipeline.build import classify_stage
 from phasewatch.pipeline.chain import Chain
-from phasewatch.pipeline.messages import (
-    Message,
-    MessageError,
-    Part,
-    encode_batch,
-    encode_failed,
-    encode_start,
-)
+from phasewatch.pipeline.messages import Message, MessageError
 from phasewatch.pipeline.meter import Meter
 from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import Desk, Setup
+from phasewatch.pipeline.processes.onward import Onward
 from phasewatch.pipeline.transport.links import Transport
 
 INBOX = 8  # messages that wait to be read
@@ -30,29 +24,27 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
         transport.poll([inbox, desk.link], classifier.wait_ms())
         for what, data in desk.commands():
             if what == "back" and data["role"] == "tracker":
-                classifier.announce()
-        for _ in range(DRAIN):
-            if not inbox.waiting or classifier.full:
+                classifier.onward.announce_again()
+        for _, message in inbox.drain(DRAIN):
+            try:
+                classifier.hear(message)
+            except MessageError as error:
+                inbox.refuse(str(error))
+            if classifier.full:
                 break
-            received = inbox.receive()
-            if received is not None:
-                try:
-                    classifier.hear(received[1])
-                except MessageError as error:
-                    inbox.refuse(str(error))
         classifier.work()
         desk.health(lambda: {**classifier.health(), "rejected": inbox.rejected})
 
 
 class Classifier:
-    """The classify stage between two links."""
+    """The classify stage between two links; `onward` is the one to the tracker."""
 
     def __init__(self, transport: Transport, desk: Desk, setup: Setup) -> None:
         options = setup.config.classifier
         if options is None:
             raise RuntimeError("a classifier process without a [classifier] table")
         self._desk, self._run_id = desk, setup.run_id
-        self._onward = transport.link("push", setup.addresses["tracker"], bind=False, hwm=8)
+        self.onward = Onward(transport, desk, setup, "tracker", hop="classified", hwm=8)
         stage = classify_stage(setup.config)
         self._chain = Chain([stage])
         # A CPU takes what has come by now: a batch gains it less than the wait costs.
@@ -60,7 +52,6 @@ class Classifier:
         self._batcher = Batcher(max_items=options.max_batch, max_wait_ns=int(wait_ms * 1e6))
         self._most = options.max_batch
         self._agreement = Agreement()
-        self._announced: list[Part] = []
         self._meter = Meter()
 
     @property
@@ -70,7 +61,7 @@ class Classifier:
 
     def wait_ms(self) -> int:
         """Return how long there is nothing to do if nothing comes."""
-        wait_ns = self._batcher.wait_ns(self._desk.clock()) if self._announced else None
+        wait_ns = self._batcher.wait_ns(self._desk.clock()) if self.onward.begun else None
         return 100 if wait_ns is None else -(-wait_ns // 1_000_000)
 
     def hear(self, message: Message) -> None:
@@ -79,28 +70,21 @@ class Classifier:
         if isinstance(body, StartBody) and body.run.run_id == self._run_id:
             run = message.run()
             if self._agreement.is_new(run):
-                self._announced = encode_start(self._chain.start(run))
-                self.announce()
+                self.onward.announce(self._chain.start(run))
                 self._chain.warm_up(run)
                 self._desk.ready()
                 while self._agreement.early:
                     self.hear(self._agreement.early.popleft())
         elif isinstance(body, FailedBody) and body.run_id == self._run_id:
-            for parts in encode_failed(self._run_id, body.failures()):
-                self._desk.send(self._onward, parts)
+            self.onward.send(None, body.failures())
         elif isinstance(body, BatchBody) and body.run_id == self._run_id:
             batch = self._agreement.batch(message)
             if batch is not None and len(batch):
                 self._batcher.add(batch, self._desk.clock())
 
-    def announce(self) -> None:
-        """Tell the tracker of the run."""
-        if self._announced:
-            self._desk.send(self._onward, self._announced)
-
     def work(self) -> None:
         """Classify what is due."""
-        if self._announced and self._batcher.wait_ns(self._desk.clock()) == 0:
+        if self.onward.begun and self._batcher.wait_ns(self._desk.clock()) == 0:
             for batch in self._batcher.take():
                 self._classify(batch)
 
@@ -111,9 +95,5 @@ class Classifier:
     def _classify(self, batch: Batch) -> None:
         began = self._desk.clock()
         good, failures = self._chain.process_isolated(batch)
-        for parts in encode_failed(self._run_id, failures):
-            self._desk.send(self._onward, parts)
-        if good is not None:
-            stamped = good.stamped("classified", self._desk.clock())
-            self._desk.send(self._onward, encode_batch(self._run_id, stamped))
+        self.onward.send(good, failures)
         self._meter.add(batch, began, self._desk.clock())

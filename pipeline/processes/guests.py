@@ -14,28 +14,38 @@ from phasewatch.pipeline.transport.links import Link
 
 NAME = re.compile(r"reducer@[A-Za-z0-9._-]{1,64}")
 MOST = 256
+DRAIN = 4096  # messages that are heard before it is the others' turn
 BEAT_NS = 1_000_000_000
 log = structlog.get_logger(__name__)
 
 
 class Guests:
-    """The workers that have come to `gate`. `gone` is called with the name of one that has left."""
+    """The workers that have come to `gate`.
 
-    def __init__(self, gate: Link, book: Book, gone: Callable[[str], None]) -> None:
-        self.gate, self._book, self._gone = gate, book, gone
+    `setup` gives what a new one is told; `gone` is called with the name of one that has left.
+    """
+
+    def __init__(
+        self,
+        gate: Link,
+        book: Book,
+        *,
+        setup: Callable[[], dict[str, Any]],
+        gone: Callable[[str], None],
+    ) -> None:
+        self.gate, self._book, self._setup, self._gone = gate, book, setup, gone
         self._names: set[str] = set()
         self._silent: set[str] = set()
         self._next_beat = 0
 
-    def hear(self, setup: dict[str, Any], now_ns: int) -> None:
-        """Take what has come; who is new is told `setup`."""
-        while self.gate.waiting:
-            received = self.gate.receive()
-            if received is None or not isinstance(body := received[1].body, ControlBody):
+    def hear(self, now_ns: int) -> None:
+        """Take what has come."""
+        for sender, message in self.gate.drain(DRAIN):
+            if not isinstance(body := message.body, ControlBody):
                 continue
-            name = received[0].decode(errors="replace")
+            name = sender.decode(errors="replace")
             if body.what == "hello":
-                self._admit(name, setup)
+                self._admit(name)
             elif body.what == "health" and name in self._silent:  # it was stopped, and is back
                 self._silent.discard(name)
                 self._names.add(name)
@@ -61,13 +71,13 @@ class Guests:
         for name in list(self._names):
             self.gate.offer(encode(ControlBody(what=what, data=data)), to=name.encode())
 
-    def _admit(self, name: str, setup: dict[str, Any]) -> None:
+    def _admit(self, name: str) -> None:
         if not NAME.fullmatch(name) or len(self._names) >= MOST:
             return
         if name not in self._names:
             log.info("joined", process=name)
         self._names.add(name)
-        self.gate.offer(encode(ControlBody(what="configure", data=setup)), to=name.encode())
+        self.gate.offer(encode(ControlBody(what="configure", data=self._setup())), to=name.encode())
 
     def _dismiss(self, name: str, why: str) -> None:
         log.info("left", process=name, why=why)

@@ -3,7 +3,7 @@
 Used by the reducer and the accelerator, which differ in what they do with them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,15 @@ import numpy as np
 
 from phasewatch.pipeline.batch import Batch, Int64
 from phasewatch.pipeline.bodies import BatchBody, CreditBody, LeaveBody, SlotsBody, StartBody
+from phasewatch.pipeline.chain import Chain
+from phasewatch.pipeline.config import Config
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import Message, MessageError, encode
+from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import Desk, Setup
+from phasewatch.pipeline.processes.onward import Onward
+from phasewatch.pipeline.stage import Stage
 from phasewatch.pipeline.transport.links import Transport
 from phasewatch.pipeline.transport.ring import Ring
 
@@ -34,6 +39,51 @@ class Loan:
     def intact(self) -> bool:
         """Whether the items are still those that were sent: who was stopped may be late."""
         return self.had is None or self.now is None or np.array_equal(self.had, self.now)
+
+
+class Worker:
+    """What a worker hears: the run, for which it builds `stages`; what the supervisor says; items.
+
+    `chain` are the stages of the run, `orders` the link to the receiver.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        desk: Desk,
+        setup: Setup,
+        onward: Onward,
+        stages: Callable[[Config, RunStart], Sequence[Stage]],
+        *,
+        ahead: int,
+    ) -> None:
+        self._transport, self._desk, self._config = transport, desk, setup.config
+        self._onward, self._stages, self._agreement = onward, stages, Agreement()
+        self.orders = Orders(transport, desk, setup, ahead=ahead)
+        self.chain = Chain(())
+
+    def turn(self, timeout_ms: int) -> Loan | None:
+        """Hear what there is, waiting at most `timeout_ms`; return what came to work on."""
+        ready = self._transport.poll([self.orders.link, self._desk.link], timeout_ms)
+        for what, data in self._desk.commands():
+            if what == "back" and data["role"] == "receiver":
+                self.orders.begin_again()
+            elif what == "back":
+                self._onward.announce_again()
+        taken = self.orders.take() if self.orders.link in ready else None
+        self.orders.idle(self._desk.clock())
+        if isinstance(taken, Loan):
+            return taken
+        if taken is not None and self._agreement.is_new(taken):
+            self._begin(taken)
+        return None
+
+    def _begin(self, run: RunStart) -> None:
+        self.chain = Chain(self._stages(self._config, run))
+        self._onward.announce(self.chain.start(run))
+        self.chain.warm_up(run)
+        self._desk.ready()
+        self.orders.ready()
 
 
 class Orders:

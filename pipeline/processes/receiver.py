@@ -14,6 +14,7 @@ from phasewatch.pipeline.custody import Custody, Order
 from phasewatch.pipeline.documents import WHOLE, Loss, RunStart, RunStop
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import (
+    Message,
     Part,
     decode,
     encode,
@@ -129,14 +130,10 @@ class Receiver:
     def _turn(self, reader: Reader, ready: list[Link | Wakeup]) -> None:
         if reader.wakeup in ready:
             reader.wakeup.clear()
-        for _ in range(DRAIN if self._work in ready else 0):
-            self._hear_worker()
-            if not self._work.waiting:
-                break
-        for _ in range(DRAIN if self._acks in ready else 0):
-            self._hear_sinks()
-            if not self._acks.waiting:
-                break
+        for worker, message in self._work.drain(DRAIN):
+            self._hear_worker(worker, message)
+        for _, message in self._acks.drain(DRAIN):
+            self._hear_sinks(message)
         self._obey(reader)
         self._intake.place()
         while self._intake.idle and (item := reader.take()) is not None:
@@ -172,11 +169,7 @@ class Receiver:
         for parts in encode_dropped(run_id, [e for e in endings if isinstance(e, Dropped)]):
             self._desk.send(self._tracker, parts)
 
-    def _hear_worker(self) -> None:
-        received = self._work.receive()
-        if received is None:
-            return
-        worker, message = received
+    def _hear_worker(self, worker: bytes, message: Message) -> None:
         if isinstance(message.body, LeaveBody):
             self._workers.pop(worker, None)
             self._custody.lost(worker)
@@ -186,9 +179,9 @@ class Receiver:
                 self._work.offer(encode_start(self._run), to=worker)
             self._custody.credit(worker, message.body.n, afresh=message.body.afresh)
 
-    def _hear_sinks(self) -> None:
-        received = self._acks.receive()
-        if received is None or not isinstance(body := received[1].body, AckBody):
+    def _hear_sinks(self, message: Message) -> None:
+        body = message.body
+        if not isinstance(body, AckBody):
             return
         if body.run_id == self._run.run_id and body.seq <= self._intake.received:
             self._intake.acknowledge(body.seq)

@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +121,16 @@ class Supervisor:
         self.view = View(run_id=uuid.uuid4().hex, control=desks.control.address)
         self._guests = None
         if desks.gate is not None:
-            gone = partial(self._tell, "receiver", "gone")
-            self._guests = Guests(desks.gate, self.view.book, lambda name: gone(role=name))
+            self._guests = Guests(
+                desks.gate,
+                self.view.book,
+                setup=lambda: self._setup(ring=None, again=False),
+                gone=lambda name: self._tell("receiver", "gone", role=name),
+            )
         self._present: set[str] = set()
         self._known = frozenset(roles(config))
         self._alive = set(self._known)  # as far as can be told
-        self._not_ready = set(roles(config)) - {"receiver"}
+        self._not_ready = set(self._known - {"receiver"})
         self._stop: RunStop | None = None
         self._written = False
         self._error = ""
@@ -155,7 +158,7 @@ class Supervisor:
                 while hub.waiting:  # all, before anyone is thought to hang
                     self._hear()
                 if self._guests is not None:
-                    self._guests.hear(self._setup(ring=None, again=False), self._clock())
+                    self._guests.hear(self._clock())
                     self._guests.check(self._clock())
                 self._check()
                 if self._start_again():

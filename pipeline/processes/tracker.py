@@ -56,15 +56,11 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
             received = tracker.results.receive()
             if received is not None:
                 tracker.resume(received[1])
-        for _ in range(DRAIN if inbox in ready else 0):
-            received = inbox.receive()
-            if received is not None:
-                try:
-                    tracker.hear(received[1])
-                except MessageError as error:
-                    inbox.refuse(str(error))
-            if not inbox.waiting:
-                break
+        for _, message in inbox.drain(DRAIN):
+            try:
+                tracker.hear(message)
+            except MessageError as error:
+                inbox.refuse(str(error))
         tracker.advance()
         desk.health(lambda: {**tracker.health(), "rejected": inbox.rejected})
 

@@ -96,6 +96,18 @@ class Link:
             self.refuse(str(error))
             return None
 
+    def drain(self, most: int) -> Iterator[tuple[bytes, Message]]:
+        """Yield what `receive` gives of at most `most` messages, as long as there are; never waits.
+
+        What is not ours counts too, so that no peer can hold us up.
+        """
+        for _ in range(most):
+            if not self.waiting:
+                return
+            received = self.receive()
+            if received is not None:
+                yield received
+
     def subscriptions(self) -> Iterator[bool]:
         """Yield, on an xpub, True for each subscription that came and False for each that went.
 
@@ -195,19 +207,13 @@ class Transport:
         try:
             if address.startswith("tcp:"):
                 self._prepare(socket, bind=bind)
-            (socket.bind if bind else socket.connect)(address)
-        except zmq.ZMQError as error:
-            socket.close(linger=0)
-            verb = "bind" if bind else "connect"
-            raise PipelineError(f"cannot {verb} {address}: {error.strerror}") from None
-        except PipelineError:
+            actual = attach(socket, address, bind=bind)
+        except (PipelineError, zmq.ZMQError):
             socket.close(linger=0)
             raise
         if kind == "sub":
             socket.setsockopt(zmq.SUBSCRIBE, b"")
-        actual = socket.getsockopt(zmq.LAST_ENDPOINT) if bind else address
-        text = actual.decode().rstrip("\0") if isinstance(actual, bytes) else str(actual)
-        self._links.append(Link(socket, kind, text))
+        self._links.append(Link(socket, kind, actual))
         return self._links[-1]
 
     def _prepare(self, socket: "zmq.Socket[bytes]", *, bind: bool) -> None:
@@ -244,6 +250,23 @@ class Transport:
             self._guard.close()
             self._guard = None
         self._context.term()
+
+
+def attach(socket: "zmq.Socket[bytes]", address: str, *, bind: bool) -> str:
+    """Bind or connect `socket`; return its address, with the port that was free.
+
+    Raises
+    ------
+    PipelineError
+        The address is in use, or is not an address.
+    """
+    try:
+        (socket.bind if bind else socket.connect)(address)
+    except zmq.ZMQError as error:
+        verb = "bind" if bind else "connect"
+        raise PipelineError(f"cannot {verb} {address}: {error.strerror}") from None
+    actual = socket.getsockopt(zmq.LAST_ENDPOINT) if bind else address
+    return actual.decode().rstrip("\0") if isinstance(actual, bytes) else str(actual)
 
 
 def check_bind(address: str, keys: Keys | None = None) -> None:
