@@ -36,6 +36,7 @@ register("cnn", "phasewatch.models.networks.cnn")
 register("fcnn", "phasewatch.models.networks.fcnn")
 register("lstm", "phasewatch.models.networks.lstm")
 register("resnet", "phasewatch.models.networks.resnet")
+register("transformer", "phasewatch.models.networks.transformer")
 
 
 def names() -> tuple[str, ...]:
