@@ -34,6 +34,7 @@ def register(name: str, module: str) -> None:
 
 register("cnn", "phasewatch.models.networks.cnn")
 register("conv-sc", "phasewatch.models.networks.conv_sc")
+register("conv-sct", "phasewatch.models.networks.conv_sct")
 register("fcnn", "phasewatch.models.networks.fcnn")
 register("lstm", "phasewatch.models.networks.lstm")
 register("resnet", "phasewatch.models.networks.resnet")
