@@ -33,6 +33,7 @@ def register(name: str, module: str) -> None:
 
 register("cnn", "phasewatch.models.networks.cnn")
 register("fcnn", "phasewatch.models.networks.fcnn")
+register("pca-spectral", "phasewatch.models.networks.pca_spectral")
 
 
 def names() -> tuple[str, ...]:
