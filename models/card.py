@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from phasewatch.models.errors import ModelError
+
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
 
 Unit = Literal["2th_deg", "q_nm^-1", "q_A^-1"]
 Text = Annotated[str, Field(max_length=4096)]
@@ -126,6 +130,28 @@ class Card(_Frozen):
             field = ".".join(str(part) for part in first["loc"])
             message = " ".join(first["msg"].split())
             raise ModelError(f"{where}: {field + ': ' if field else ''}{message}") from None
+
+
+def read_card(folder: str | Path) -> Card:
+    """Read the card of the model in `folder`, alone."""
+    path = Path(folder) / CARD
+    return Card.from_json(read_file(path), str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file of a model.
+
+    Raises
+    ------
+    ModelError
+        It is missing.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path} is missing: a model is a folder with {WEIGHTS} and {CARD}"
+        ) from None
 
 
 def check(

@@ -93,7 +93,7 @@ def evaluate(
 
 def _refuse_other_folder(out: Path) -> None:
     """Raise where `out` is a file, or a folder that holds anything but a model of ours."""
-    from phasewatch.models.store import CARD, WEIGHTS
+    from phasewatch.models.card import CARD, WEIGHTS
 
     if out.exists() and not out.is_dir():
         raise ModelError(f"{out} is a file; --out is the folder to write the model to")

@@ -102,8 +102,8 @@ def evaluate(
         raise ModelError(f"{series.source}: no pattern can be used; pattern 0: {faults[0]}")
     parts: list[Predictions] = []
     for first in range(0, len(index), BLOCK):
-        earlier = parts[-1].memory if parts else None
-        parts.append(predictor(series.intensity[index[first : first + BLOCK]], earlier))
+        earlier, part = parts[-1].memory if parts else None, index[first : first + BLOCK]
+        parts.append(predictor(series.intensity[part], earlier, position=series.index[part]))
         if progress is not None:
             progress(min(first + BLOCK, len(index)), len(index))
     probability = np.concatenate([part.probability for part in parts])

@@ -84,7 +84,8 @@ def plain_forward(folder: Path) -> Callable[[NDArray[np.float32]], NDArray[np.fl
             if context:
                 features = net.embed(x)
                 held = torch.cat([held.reshape(-1, features.shape[1]), features])
-                parts = windows(held, first=len(held) - len(x), context=context)
+                rows = np.arange(len(held) - len(x), len(held))
+                parts = windows(held, np.maximum(rows - context, 0))
                 logits = torch.cat([net.follow(part) for part in parts])
                 held = held[-context:]
             else:

@@ -5,10 +5,12 @@ On a CPU the network is translated into kernels that sum in the same order whate
 round differently for different numbers of rows, so that it always sees a tile of the same shape: on
 a CPU one pattern on one thread, on CUDA `CUDA_TILE` patterns, the last tile filled up with zeros.
 
-A network with temporal context (`phasewatch.models.networks.sequence`) turns each pattern into
-features once; then its windows take the place of patterns. The features that later patterns need
-come out as `Predictions.memory` and go back in with the next call, so that a series can be cut
-anywhere and gives the same bits.
+A network with temporal context c (`phasewatch.models.networks.sequence`) turns each pattern into
+features once; then its windows take the place of patterns. The window of the pattern at position p
+in the series are those at p - c to p that could be used: one that is missing leaves a gap and calls
+nobody older in, so that a window never depends on more than the c items before. The features that
+later patterns need come out as `Predictions.memory` and go back in with the next call, so that a
+series can be cut anywhere and gives the same bits.
 
 Patterns that are already on a torch device stay there; they are bridged and their novelty is scored
 by `phasewatch.models.device`, which rounds otherwise in the last bits.
@@ -45,6 +47,22 @@ Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """What later windows need of the patterns so far, oldest first.
+
+    Attributes
+    ----------
+    features
+        (m, n_features) float32, m at most the card's context.
+    position
+        (m,) int64, in the series, rising.
+    """
+
+    features: Float32
+    position: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
     """What a model says of n patterns.
 
@@ -55,13 +73,12 @@ class Predictions:
     novelty
         (n,) float32: 0 is the middle of the training range, 1 its edge, more is outside.
     memory
-        (m, n_features) float32, m at most the card's context: of the last patterns, oldest first,
-        for the call with those that follow them. None if the model has no context.
+        For the call with the patterns that follow; None if the model has no context.
     """
 
     probability: Float32
     novelty: Float32
-    memory: Float32 | None = None
+    memory: Memory | None = None
 
 
 class Predictor:
@@ -102,7 +119,11 @@ class Predictor:
         return cls(*load(folder), device=device)
 
     def __call__(
-        self, patterns: Float32 | torch.Tensor, earlier: Float32 | None = None
+        self,
+        patterns: Float32 | torch.Tensor,
+        earlier: Memory | None = None,
+        *,
+        position: NDArray[np.int64] | None = None,
     ) -> Predictions:
         """Classify `patterns` (n, n_points), an array or a tensor; empty (NaN) bins are bridged.
 
@@ -112,6 +133,9 @@ class Predictor:
             Of a model with context, one after the other in the order of the series.
         earlier
             `Predictions.memory` of the patterns before; None at the start of a series.
+        position
+            (n,) in the series, rising; None: one after the other, from where `earlier` ends. Of no
+            meaning to a model without context.
 
         Raises
         ------
@@ -135,7 +159,7 @@ class Predictor:
         memory = None
         found = np.concatenate([part(whole) for part in self._parts], axis=1)
         if self._context:
-            found, memory = self._follow(found, earlier)
+            found, memory = self._follow(found, earlier, position)
         elif earlier is not None:
             raise ModelError("earlier: the model has no context; None is what it takes")
         probability = np.empty((len(found), len(self.card.classes)), np.float32)
@@ -145,22 +169,33 @@ class Predictor:
             raise ModelError(f"pattern {bad}: the network gives no finite value for it")
         return Predictions(probability, novelty, memory)
 
-    def _follow(self, features: Float32, earlier: Float32 | None) -> tuple[Float32, Float32]:
-        """Return the logits of the patterns with `features` (n, E), and their memory."""
+    def _follow(
+        self, features: Float32, earlier: Memory | None, position: NDArray[np.int64] | None
+    ) -> tuple[Float32, Memory]:
+        """Return the logits of the patterns with `features` (n, E), and what to remember."""
         if earlier is None:
-            earlier = features[:0]
-        shape = np.shape(earlier)
-        if len(shape) != 2 or shape[0] > self._context or shape[1] != features.shape[1]:
+            earlier = Memory(features[:0], np.empty(0, np.int64))
+        shape = np.shape(earlier.features)
+        if len(shape) != 2 or shape[1] != features.shape[1] or shape[0] != len(earlier.position):
             raise ModelError(
-                f"earlier: shape {shape}, not (m, {features.shape[1]}) with m at most "
-                f"{self._context}"
+                f"earlier: shape {shape} at {len(earlier.position)} positions, not (m, "
+                f"{features.shape[1]}) at m"
             )
-        held = np.concatenate([earlier, features]).astype(np.float32, copy=False)
-        parts = windows(torch.from_numpy(held), first=len(earlier), context=self._context)
+        if position is None:
+            next_one = int(earlier.position[-1]) + 1 if len(earlier.position) else 0
+            position = np.arange(next_one, next_one + len(features))
+        held = np.concatenate([earlier.features, features]).astype(np.float32, copy=False)
+        at = np.concatenate([earlier.position, position]).astype(np.int64, copy=False)
+        if len(at) != len(held) or not (np.diff(at) > 0).all():
+            raise ModelError("position: one for each pattern, rising, after those of earlier")
+        first = np.searchsorted(at, at[shape[0] :] - self._context)
+        parts = windows(torch.from_numpy(held), first)
         follow = cast(Callable[[torch.Tensor], torch.Tensor], self._net.follow)
         logits = [self._by_torch(follow, part) for part in parts]
         none = np.empty((0, len(self.card.classes)), np.float32)
-        return np.concatenate(logits) if logits else none, held[-self._context :].copy()
+        kept = at > at[-1:].sum() - self._context
+        memory = Memory(held[kept].copy(), at[kept].copy())
+        return np.concatenate(logits) if logits else none, memory
 
     def _fastest(self, net: nn.Module, on_cpu: bool) -> Callable[[Float32 | torch.Tensor], Float32]:
         """Return `net` as a function of bridged patterns (n, n_points)."""
@@ -190,24 +225,28 @@ class Predictor:
         return np.concatenate(found)
 
 
-def windows(features: torch.Tensor, *, first: int, context: int) -> Iterator[torch.Tensor]:
-    """Give the windows of the patterns `first` and later, in order, equally long ones at once.
+def windows(features: torch.Tensor, first: NDArray[np.int64]) -> Iterator[torch.Tensor]:
+    """Give the windows of the last patterns, in order, neighbours of equal length at once.
 
     Parameters
     ----------
     features
-        (m, E), of consecutive patterns.
+        (m, E), of patterns in order.
+    first
+        (n,), n <= m: where the window of each of the last n patterns begins; it ends with itself.
 
     Yields
     ------
     torch.Tensor
-        (k, t, E), views: k windows of t = min(i, context) + 1 patterns, which end with pattern i.
+        (k, t, E), views: k windows of t patterns.
     """
-    while first < len(features):
-        t = min(first, context) + 1
-        end = len(features) if t > context else first + 1
-        yield features[first + 1 - t : end].unfold(0, t, 1).transpose(1, 2)
-        first = end
+    length = np.arange(len(features) - len(first), len(features)) + 1 - first
+    cuts = np.flatnonzero(np.diff(length)) + 1
+    for block in np.split(np.arange(len(first)), cuts):
+        if len(block):
+            t = int(length[block[0]])
+            begin = int(first[block[0]])
+            yield features[begin : begin + len(block) + t - 1].unfold(0, t, 1).transpose(1, 2)
 
 
 def probabilities(logits: torch.Tensor) -> Float32:
@@ -232,7 +271,7 @@ def eager(net: nn.Module, patterns: Float32) -> Float32:
     x = torch.from_numpy(patterns)
     with torch.inference_mode():
         if context := getattr(net, "context", 0):
-            parts = windows(net.embed(x), first=0, context=context)
+            parts = windows(net.embed(x), np.maximum(np.arange(len(x)) - context, 0))
             return probabilities(torch.cat([net.follow(part) for part in parts]).double())
         return probabilities(net(x).double())
 

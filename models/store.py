@@ -13,13 +13,10 @@ from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
 from torch import Tensor, from_numpy, nn
 
-from phasewatch.models.card import Card
+from phasewatch.models.card import CARD, WEIGHTS, Card, read_card, read_file
 from phasewatch.models.errors import ModelError
 from phasewatch.models.novelty import Novelty
 from phasewatch.models.registry import create
-
-WEIGHTS = "model.safetensors"
-CARD = "card.json"
 
 
 def save(folder: str | Path, net: nn.Module, card: Card, novelty: Novelty) -> Card:
@@ -50,7 +47,7 @@ def load(folder: str | Path) -> tuple[nn.Module, Card, Novelty]:
     """
     folder = Path(folder)
     card = read_card(folder)
-    content = _read(folder / WEIGHTS)
+    content = read_file(folder / WEIGHTS)
     where = folder / WEIGHTS
     digest = hashlib.sha256(content).hexdigest()
     if digest != card.sha256:
@@ -84,24 +81,9 @@ def load(folder: str | Path) -> tuple[nn.Module, Card, Novelty]:
     return net.eval(), card, novelty
 
 
-def read_card(folder: str | Path) -> Card:
-    """Read the card alone."""
-    path = Path(folder) / CARD
-    return Card.from_json(_read(path), str(path))
-
-
 def n_parameters(net: nn.Module) -> int:
     """Return the number of trainable parameters."""
     return sum(p.numel() for p in net.parameters())
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(
-            f"{path} is missing: a model is a folder with {WEIGHTS} and {CARD}"
-        ) from None
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -96,7 +96,10 @@ class ReportBody(Document):
 
 
 class ResumeBody(Document):
-    """To a tracker that begins: the sinks have all endings up to `position`; with ``state``."""
+    """To a tracker that begins: the sinks have all endings up to `position`; with ``state``.
+
+    To a classifier that keeps the order: no item before `position` will come any more.
+    """
 
     type: Literal["resume"] = "resume"
     run_id: RunId

@@ -80,6 +80,27 @@ def settled(config: Config) -> Config:
     return config.model_copy(update={"reduce": config.reduce.model_copy(update={"device": device})})
 
 
+def context_of(config: Config) -> int:
+    """Return how many earlier items the model of `config` looks at; without a model none.
+
+    Raises
+    ------
+    PipelineError
+        The items do not come to it in order, as it needs them.
+    """
+    if config.classifier is None:
+        return 0
+    from phasewatch.models.card import read_card
+
+    context = read_card(config.classifier.model).context
+    needs = f"[classifier] model {config.classifier.model} looks at {context} items before: "
+    if context and config.reduce.torch_device is not None:
+        raise PipelineError(f'{needs}only with [reduce] device = "cpu"')
+    if context and not config.classifier.own_process:
+        raise PipelineError(f"{needs}only with own_process = true")
+    return context
+
+
 def accelerated_stages(config: Config, run: RunStart) -> list[Stage]:
     """Return all stages up to classify, as one on ``[reduce] device`` where frames come."""
     if "frame" not in run.items:

@@ -6,7 +6,7 @@ import numpy as np
 
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import RunStart
-from phasewatch.pipeline.stage import Stage, isolate
+from phasewatch.pipeline.stage import Remembering, Stage, isolate
 
 SEVERAL = 8
 
@@ -37,6 +37,9 @@ class Chain:
             }
             seq = np.arange(n)
             self.process_isolated(Batch(seq=seq, ids=seq, arrays=arrays))  # made up: may well fail
+            for stage in self.stages:
+                if isinstance(stage, Remembering):
+                    stage.forget()
 
     def process(self, batch: Batch) -> Batch:
         """Return `batch` after the last stage; raises at the first bad item."""

@@ -6,7 +6,8 @@ go again where a worker was lost or nothing was heard of them: who comes later s
 item counts once. A worker that is overdue and has not said a word since gets no more while others
 have something to do: a stopped one, or one that asks and never takes, holds up nobody. What ended
 before it was sent (it could not be read, it was dropped) is kept too, until whoever keeps the books
-has said that he knows.
+has said that he knows. Of what has ended the last few are kept where a model looks back at them:
+one that is started again must see them first.
 """
 
 from collections import deque
@@ -29,7 +30,8 @@ class Order:
 class Custody:
     """Items, credits and acknowledgements of one run.
 
-    At most `at_once` items go in one order; orders that are not full, one every `pace_ns`.
+    At most `at_once` items go in one order; orders that are not full, one every `pace_ns`. `keep`
+    items are kept after they have ended.
 
     Attributes
     ----------
@@ -39,8 +41,8 @@ class Custody:
         Items that were sent more than once.
     """
 
-    def __init__(self, *, at_once: int, pace_ns: int = 0) -> None:
-        self._at_once, self._pace_ns = at_once, pace_ns
+    def __init__(self, *, at_once: int, pace_ns: int = 0, keep: int = 0) -> None:
+        self._at_once, self._pace_ns, self._keep = at_once, pace_ns, keep
         self._next_ns = 0
         self._slots: dict[int, int] = {}
         self._unsent: deque[int] = deque()
@@ -60,16 +62,21 @@ class Custody:
     @property
     def held(self) -> int:
         """Items that are answered for."""
-        return len(self._slots)
+        return sum(seq >= self.acknowledged for seq in self._slots)
+
+    @property
+    def first(self) -> int:
+        """The first item that is kept, or would be: it or a later one is sent again."""
+        return max(0, self.acknowledged - self._keep)
 
     @property
     def oldest_slot(self) -> int | None:
         """Where the oldest item that is answered for lies."""
-        return next(iter(self._slots.values()), None)
+        return next((slot for seq, slot in self._slots.items() if seq >= self.acknowledged), None)
 
     @property
     def endings(self) -> list[Failure | Dropped]:
-        """What ended here and is not acknowledged, in order of seq."""
+        """What ended here and is kept, in order of seq."""
         return [self._endings[seq] for seq in sorted(self._endings)]
 
     def take(self, seq: int, slots: range) -> None:
@@ -83,9 +90,10 @@ class Custody:
 
     def drop_oldest(self) -> tuple[int, int] | None:
         """Give up the oldest unsent item; return its seq and slot, None if there is none."""
-        if not self._unsent:
+        seq = next((seq for seq in self._unsent if seq >= self.acknowledged), None)
+        if seq is None:
             return None
-        seq = self._unsent.popleft()
+        self._unsent.remove(seq)
         return seq, self._slots.pop(seq)
 
     def credit(self, worker: bytes, n: int, *, afresh: bool = False) -> None:
@@ -131,13 +139,14 @@ class Custody:
     def acknowledge(self, seq: int) -> list[int]:
         """Note that every item with a smaller seq has ended; return the slots that are free."""
         free = []
-        for ended in range(self.acknowledged, seq):
+        before = self.first
+        self.acknowledged = max(self.acknowledged, seq)
+        for ended in range(before, self.first):
             self._endings.pop(ended, None)
             slot = self._slots.pop(ended, None)
             if slot is not None:
                 free.append(slot)
-        self.acknowledged = max(self.acknowledged, seq)
-        while self._unsent and self._unsent[0] < seq:
+        while self._unsent and self._unsent[0] < self.first:
             self._unsent.popleft()
         for first in [f for f, (order, _) in self._flying.items() if f + order.n <= seq]:
             del self._flying[first]
@@ -159,8 +168,12 @@ class Custody:
         return self._again(list(late))
 
     def all_lost(self) -> int:
-        """Send everything again; return how many items."""
-        return self._again(list(self._flying))
+        """Send everything again, also what is only kept; return how many items."""
+        self._flying.clear()
+        sent = len(self._slots) - len(self._unsent)
+        self._unsent = deque(sorted(self._slots))
+        self.resent += sent
+        return sent
 
     def _who(self) -> bytes | None:
         """Return the first that asks and is not late; who is late only where nobody is at work."""

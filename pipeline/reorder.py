@@ -11,8 +11,24 @@ from itertools import pairwise
 import numpy as np
 
 from phasewatch.pipeline.batch import Batch, Dropped, Failure, concatenate
+from phasewatch.pipeline.messages import MessageError
 
 AT_ONCE = 1000  # endings in one release; a message with so many failures is below its limit
+
+
+LIVE_WINDOW = 65536  # items
+AHEAD = 1 << 22  # items that one can be before the others: 35 minutes of 2 kHz
+
+
+def reorder(*, live: bool, wait_s: float) -> "Reorder":
+    """Make one for a run.
+
+    Lossless, the receiver bounds what is under way and sends again what does not come; live,
+    nothing is waited for longer than `wait_s`, which is what it is worth.
+    """
+    return Reorder(
+        window=LIVE_WINDOW if live else None, max_age_ns=int(wait_s * 1e9) if live else None
+    )
 
 
 class Reorder:
@@ -53,6 +69,17 @@ class Reorder:
         """One more than the largest seq heard of."""
         heard = [*self._seqs, *self._endings]
         return max(heard, default=self.next_seq - 1) + 1
+
+    def check(self, seqs: list[int]) -> None:
+        """Refuse items that cannot be of this run.
+
+        Raises
+        ------
+        MessageError
+            There is one before the first, or `AHEAD` of what was released.
+        """
+        if seqs and (min(seqs) < 0 or max(seqs) - self.next_seq > AHEAD):
+            raise MessageError(f"items {min(seqs)} to {max(seqs)} cannot be of this run")
 
     def add(self, batch: Batch) -> None:
         """Take in a batch, in whatever order its items are."""

@@ -2,11 +2,12 @@
 
 A stage says in ``start`` what goes out for what comes in and refuses what it cannot take;
 ``process`` is pure: no socket, no clock, no logging. It raises on a batch that holds a bad item,
-and computes each item on its own, so that the result of one does not depend on its neighbours.
+and computes each item on its own, so that the result of one does not depend on its neighbours; the
+exceptions (the tracker, a model with temporal context) remember earlier items, and only those.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from phasewatch.pipeline.batch import Batch, Failure, concatenate
 from phasewatch.pipeline.documents import RunStart
@@ -24,6 +25,14 @@ class Stage(Protocol):
 
     def process(self, batch: Batch) -> Batch:
         """Compute."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A stage to which the items of a run come in order, and which remembers some of them."""
+
+    def forget(self) -> None:
+        """Go on as if none had come."""
 
 
 class Conform:

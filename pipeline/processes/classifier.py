@@ -1,8 +1,15 @@
-"""The classifier: collects patterns by size and age, classifies them, passes them on."""
+"""The classifier: collects patterns by size and age, classifies them, passes them on.
 
-from phasewatch.pipeline.batch import Batch
+For a model with temporal context it restores the order of the items first. One that is started
+again then begins as many items before what has ended as the model looks back: they are classified a
+second time, which nobody takes, and from there on all is as it was.
+"""
+
+from collections.abc import Sequence
+
+from phasewatch.pipeline.batch import Batch, Dropped, Failure
 from phasewatch.pipeline.batcher import Batcher
-from phasewatch.pipeline.bodies import BatchBody, FailedBody, StartBody
+from phasewatch.pipeline.bodies import BatchBody, DroppedBody, FailedBody, ResumeBody, StartBody
 from phasewatch.pipeline.build import classify_stage
 from phasewatch.pipeline.chain import Chain
 from phasewatch.pipeline.messages import Message, MessageError
@@ -10,6 +17,7 @@ from phasewatch.pipeline.meter import Meter
 from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.processes.onward import Onward
+from phasewatch.pipeline.reorder import Reorder, reorder
 from phasewatch.pipeline.transport.links import Transport
 
 INBOX = 8  # messages that wait to be read
@@ -51,6 +59,11 @@ class Classifier:
         wait_ms = 0.0 if stage.on_cpu else options.max_wait_ms
         self._batcher = Batcher(max_items=options.max_batch, max_wait_ns=int(wait_ms * 1e6))
         self._most = options.max_batch
+        self._order: Reorder | None = None
+        if stage.context:
+            runtime = setup.config.runtime
+            self._order = reorder(live=runtime.mode == "live", wait_s=runtime.reorder_wait_s)
+        self._where_to_begin = not setup.again
         self._agreement = Agreement()
         self._meter = Meter()
 
@@ -75,22 +88,53 @@ class Classifier:
                 self._desk.ready()
                 while self._agreement.early:
                     self.hear(self._agreement.early.popleft())
+        elif isinstance(body, ResumeBody) and body.run_id == self._run_id:
+            self._where_to_begin = True
+            if self._order is not None:
+                self._order.skip(body.position)
         elif isinstance(body, FailedBody) and body.run_id == self._run_id:
-            self.onward.send(None, body.failures())
+            self._end(body.failures())
+        elif isinstance(body, DroppedBody) and body.run_id == self._run_id:
+            self._end([Dropped(seq, i, body.reason) for seq, i in body.items])
         elif isinstance(body, BatchBody) and body.run_id == self._run_id:
             batch = self._agreement.batch(message)
             if batch is not None and len(batch):
-                self._batcher.add(batch, self._desk.clock())
+                self._add(batch)
 
     def work(self) -> None:
         """Classify what is due."""
-        if self.onward.begun and self._batcher.wait_ns(self._desk.clock()) == 0:
+        self._restore_order()
+        while self.onward.begun and self._batcher.wait_ns(self._desk.clock()) == 0:
             for batch in self._batcher.take():
                 self._classify(batch)
+            self._restore_order()
 
     def health(self) -> dict[str, object]:
         """Return what the supervisor is told."""
         return {**self._meter.report(self._desk.clock()), "queued": len(self._batcher)}
+
+    def _add(self, batch: Batch) -> None:
+        if self._order is None:
+            self._batcher.add(batch, self._desk.clock())
+        else:
+            self._order.check(batch.seq.tolist())
+            self._order.add(batch)
+
+    def _end(self, endings: Sequence[Failure | Dropped]) -> None:
+        if self._order is None:
+            self.onward.send(None, endings)
+        else:
+            self._order.check([ending.seq for ending in endings])
+            self._order.end_items(endings)
+
+    def _restore_order(self) -> None:
+        while self._order is not None and self._where_to_begin and not self.full:
+            batch, endings = self._order.release(self._desk.clock())
+            self.onward.send(None, endings)
+            if batch is not None:
+                self._batcher.add(batch, self._desk.clock())
+            elif not endings:
+                break
 
     def _classify(self, batch: Batch) -> None:
         began = self._desk.clock()

@@ -69,14 +69,14 @@ class Intake:
         kept = set()
         for slot in owed.tolist():
             seq = int(self._ring.seq[slot])
-            if seq < self._custody.acknowledged:
+            if seq < self._custody.first:
                 self._ring.release([slot])
                 continue
             kept.add(seq)
             self._custody.take(seq, range(slot, slot + 1))
         lost = [
             Failure(seq, -1, "receiver", DIED)
-            for seq in range(self._custody.acknowledged, self.received)
+            for seq in range(self._custody.first, self.received)
             if seq not in kept
         ]
         self._note()

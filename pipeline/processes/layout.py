@@ -20,6 +20,8 @@ def addresses(config: Config, folder: str) -> dict[str, str]:
     if config.runtime.listen is not None:
         host, _, port = config.runtime.listen.rpartition(":")
         known["work"], known["reduced"] = f"{host}:{int(port) + 1}", f"{host}:{int(port) + 2}"
+    # What ends without an order goes by way of the classifier, which keeps the order too.
+    known["endings"] = known["reduced" if "classifier" in roles(config) else "tracker"]
     if not config.has_classifier:
         ours = "tracker" if config.runtime.listen is None else "reduced"
         known["tracker"] = known["reduced"] = known[ours]

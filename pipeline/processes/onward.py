@@ -2,15 +2,23 @@
 
 from collections.abc import Sequence
 
-from phasewatch.pipeline.batch import Batch, Failure
+from phasewatch.pipeline.batch import Batch, Dropped, Failure
+from phasewatch.pipeline.bodies import ResumeBody
 from phasewatch.pipeline.documents import RunStart
-from phasewatch.pipeline.messages import Part, encode_batch, encode_failed, encode_start
+from phasewatch.pipeline.messages import (
+    Part,
+    encode,
+    encode_batch,
+    encode_dropped,
+    encode_failed,
+    encode_start,
+)
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.transport.links import Transport
 
 
 class Onward:
-    """The link to the process called `name` in the addresses; `hop` stamps what is sent."""
+    """The link to `name` in the addresses; `hop` stamps the batches that are sent."""
 
     def __init__(
         self, transport: Transport, desk: Desk, setup: Setup, name: str, *, hop: str, hwm: int
@@ -34,9 +42,17 @@ class Onward:
         if self._announced:
             self._desk.send(self._link, self._announced)
 
-    def send(self, batch: Batch | None, failures: Sequence[Failure] = ()) -> None:
-        """Send `failures`, then `batch`, where there are any."""
+    def begin_at(self, position: int) -> None:
+        """Say, if there is room, that no item before `position` will come; it is said again."""
+        self._link.offer(encode(ResumeBody(run_id=self._run_id, position=position)))
+
+    def send(self, batch: Batch | None, endings: Sequence[Failure | Dropped] = ()) -> None:
+        """Send `endings`, then `batch`, where there are any."""
+        failures = [e for e in endings if isinstance(e, Failure)]
+        dropped = [e for e in endings if isinstance(e, Dropped)]
         for parts in encode_failed(self._run_id, failures):
+            self._desk.send(self._link, parts)
+        for parts in encode_dropped(self._run_id, dropped):
             self._desk.send(self._link, parts)
         if batch is not None:
             stamped = batch.stamped(self._hop, self._desk.clock())

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from phasewatch.pipeline.batch import Dropped, Failure
 from phasewatch.pipeline.bodies import AckBody, CreditBody, LeaveBody, StopBody
+from phasewatch.pipeline.build import context_of
 from phasewatch.pipeline.custody import Custody, Order
 from phasewatch.pipeline.documents import WHOLE, Loss, RunStart, RunStop
 from phasewatch.pipeline.errors import PipelineError
@@ -19,14 +20,13 @@ from phasewatch.pipeline.messages import (
     decode,
     encode,
     encode_batch,
-    encode_dropped,
-    encode_failed,
     encode_slots,
     encode_start,
 )
 from phasewatch.pipeline.plugin import Source, open_source
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.processes.intake import Intake, resume_at
+from phasewatch.pipeline.processes.onward import Onward
 from phasewatch.pipeline.processes.reader import Reader
 from phasewatch.pipeline.transport.links import Link, Transport, Wakeup
 from phasewatch.pipeline.transport.ring import Ring, default_slots
@@ -37,6 +37,7 @@ BIG = 1 << 16  # bytes of an item that counts as a frame
 READ_AHEAD = 4  # batches of the source
 DRAIN = 64  # messages of a link that are heard before it is the others' turn
 IDLE_NS = 100_000_000
+WORD_EVERY_NS = 100_000_000
 # An order costs the processes some 0.7 ms whatever is in it: at 1 kHz one for each item keeps two
 # cores busy. At this pace an item waits for 0.7 ms on average, and below 600 Hz for nothing.
 # Measured on two cores at 1 kHz, p99 in ms: without a pace 27, 1 ms 8.9, 1.5 ms 4.7 to 7.6, 1.9 ms
@@ -66,7 +67,13 @@ def begin(source: Source, setup: Setup, memory: int) -> tuple[RunStart, Ring]:
     """Start the source, or let it go on with the run in which an earlier receiver died."""
     if not setup.again or not Ring.laid_out(memory):
         run = source.start()
-        slots = setup.config.runtime.ring or default_slots(run.items)
+        context = context_of(setup.config)
+        slots = setup.config.runtime.ring or default_slots(run.items) + context
+        if slots <= context:
+            raise PipelineError(
+                f"[runtime] ring: {slots} slots, but the model looks at {context} items before: "
+                f"at least {context + 1}"
+            )
         note = b"".join(_framed(encode_start(run)))
         return announce(run, setup), Ring.create(memory, run.items, slots=slots, note=note)
     ring = Ring.attach(memory, writable=True)
@@ -104,9 +111,11 @@ class Receiver:
         self._work = transport.link("router", setup.addresses["work"], bind=True)
         self._acks = transport.link("pull", setup.addresses["acks"], bind=True)
         self._tracker = transport.link("push", setup.addresses["tracker"], bind=False)
+        self._endings = Onward(transport, desk, setup, "endings", hop="", hwm=64)
         item = sum(array[0].nbytes for array in ring.arrays.values())
         at_once = FRAMES_AT_ONCE if item > BIG else PATTERNS_AT_ONCE
-        self._custody = Custody(at_once=at_once, pace_ns=PACE_NS)
+        self._context, self._next_word = context_of(setup.config), 0
+        self._custody = Custody(at_once=at_once, pace_ns=PACE_NS, keep=self._context)
         self._intake = Intake(run, ring, self._custody, self._tell, live=runtime.mode == "live")
         self._patience_ns = int(runtime.resend_s * 1e9)
         self._workers: dict[bytes, bool] = {}  # whether it is on this host
@@ -163,11 +172,7 @@ class Receiver:
         return {"expected": self._run.expected, "source": self._run.source, "items": items}
 
     def _tell(self, endings: list[Failure | Dropped]) -> None:
-        run_id = self._run.run_id
-        for parts in encode_failed(run_id, [e for e in endings if isinstance(e, Failure)]):
-            self._desk.send(self._tracker, parts)
-        for parts in encode_dropped(run_id, [e for e in endings if isinstance(e, Dropped)]):
-            self._desk.send(self._tracker, parts)
+        self._endings.send(None, endings)
 
     def _hear_worker(self, worker: bytes, message: Message) -> None:
         if isinstance(message.body, LeaveBody):
@@ -187,6 +192,8 @@ class Receiver:
             self._intake.acknowledge(body.seq)
             # Measured from when we hear of the sinks: while they are slow, nothing is overdue.
             self._custody.overdue(self._desk.clock() - self._patience_ns)
+            if self._desk.clock() >= self._next_word:
+                self._say_where()
 
     def _obey(self, reader: Reader) -> None:
         for what, data in self._desk.commands():
@@ -195,7 +202,7 @@ class Receiver:
             elif what == "gone":
                 self._forget(str(data["role"]).encode())
             elif what == "back" and data["role"] in ("classifier", "tracker"):
-                self._say_again(to_tracker=data["role"] == "tracker")
+                self._say_again()
             elif what == "stop":
                 self._stop_reason = str(data["reason"])
                 reader.stop()
@@ -208,13 +215,19 @@ class Receiver:
         if self._workers.pop(worker, None) is not None:
             self._custody.lost(worker)
 
-    def _say_again(self, *, to_tracker: bool) -> None:
+    def _say_again(self) -> None:
         """Send all that may have been lost with a process behind the workers."""
+        self._say_where()
         self._custody.all_lost()
-        if to_tracker:
-            self._tell(self._custody.endings)
-            if self._stop:
-                self._desk.send(self._tracker, self._stop)
+        self._tell(self._custody.endings)
+        if self._stop:
+            self._desk.send(self._tracker, self._stop)
+
+    def _say_where(self) -> None:
+        """Tell a classifier that keeps the order the first item that it can still wait for."""
+        if self._context:
+            self._next_word = self._desk.clock() + WORD_EVERY_NS
+            self._endings.begin_at(self._custody.first)
 
     def _send(self) -> None:
         while (order := self._custody.next(self._desk.clock())) is not None:

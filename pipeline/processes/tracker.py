@@ -33,14 +33,12 @@ from phasewatch.pipeline.messages import (
 )
 from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import TRACKER, Desk, Setup
-from phasewatch.pipeline.reorder import Reorder
+from phasewatch.pipeline.reorder import reorder
 from phasewatch.pipeline.stage import isolate
 from phasewatch.pipeline.stages.track import Track
 from phasewatch.pipeline.transport.links import Transport
 
-LIVE_WINDOW = 65536  # items
 DRAIN = 64  # messages read before the tracker looks what it can do
-FAR = 1 << 22  # items ahead of the others that one can be: 35 minutes of 2 kHz
 
 
 def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
@@ -76,13 +74,7 @@ class TrackerProcess:
         self.results = transport.link(
             "dealer", setup.addresses["results"], bind=False, hwm=8, identity=TRACKER
         )
-        # Lossless, the receiver bounds what is under way and sends again what does not come; live,
-        # nothing is waited for longer than it is worth.
-        live = runtime.mode == "live"
-        self._reorder = Reorder(
-            window=LIVE_WINDOW if live else None,
-            max_age_ns=int(runtime.reorder_wait_s * 1e9) if live else None,
-        )
+        self._reorder = reorder(live=runtime.mode == "live", wait_s=runtime.reorder_wait_s)
         self._track = Track(**setup.config.track.model_dump()) if setup.config.classifier else None
         self._agreement, self._ledger = Agreement(), Ledger()
         self._run: RunStart | None = None
@@ -119,15 +111,15 @@ class TrackerProcess:
             if body.aborted:
                 self._abort(body.stop)
         elif isinstance(body, FailedBody) and body.run_id == self._run_id:
-            self._check([seq for seq, *_ in body.items])
+            self._reorder.check([seq for seq, *_ in body.items])
             self._reorder.end_items(body.failures())
         elif isinstance(body, DroppedBody) and body.run_id == self._run_id:
-            self._check([seq for seq, _ in body.items])
+            self._reorder.check([seq for seq, _ in body.items])
             self._reorder.end_items(Dropped(seq, i, body.reason) for seq, i in body.items)
         elif isinstance(body, BatchBody) and body.run_id == self._run_id:
             batch = self._agreement.batch(message)
             if batch is not None:
-                self._check(batch.seq.tolist())
+                self._reorder.check(batch.seq.tolist())
                 self._reorder.add(batch)
 
     def abort(self, reason: str, received: int, missed: int) -> None:
@@ -165,10 +157,6 @@ class TrackerProcess:
             health |= {"phase": self._phase[0], "posterior": self._phase[1], "zones": zones}
             health |= {"confidence": self._track.confidence}
         return health
-
-    def _check(self, seqs: list[int]) -> None:
-        if seqs and (min(seqs) < 0 or max(seqs) - self._reorder.next_seq > FAR):
-            raise MessageError(f"items {min(seqs)} to {max(seqs)} cannot be of this run")
 
     @property
     def _begun(self) -> bool:

@@ -74,7 +74,9 @@ class ReduceClassify:
             raise CalibrationError(
                 f"pattern: constant or of no positive area, {self._normalise} is not possible"
             )
-        found = {} if self._classify is None else self._classify.results(reduced.patterns)
+        found = (
+            {} if self._classify is None else self._classify.results(reduced.patterns, batch.seq)
+        )
         return batch.with_arrays(drop=("frame",), intensity=reduced.patterns.cpu().numpy(), **found)
 
     def _engine(self, calibration: Calibration, **plan: Any) -> TorchReduction:
