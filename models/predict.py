@@ -32,6 +32,7 @@ from phasewatch.models.errors import ModelError
 from phasewatch.models.forward import compiled
 from phasewatch.models.gaps import bridge
 from phasewatch.models.kernels import softmax
+from phasewatch.models.networks.sequence import SequenceNetwork
 from phasewatch.models.novelty import Novelty
 from phasewatch.models.recurrence import compiled_follow
 from phasewatch.models.regrid import regrid
@@ -161,9 +162,9 @@ class Predictor:
         first, memory = len(earlier), held[-self._context :].copy()
         if self._compiled_follow is not None:
             return self._compiled_follow(held, first=first, context=self._context), memory
-        follow = cast(Callable[[torch.Tensor], torch.Tensor], self._net.follow)
+        net = cast(SequenceNetwork, self._net)
         parts = windows(torch.from_numpy(held), first=first, context=self._context)
-        logits = [self._by_torch(follow, part) for part in parts]
+        logits = [self._by_torch(net.follow, part) for part in parts]
         none = np.empty((0, len(self.card.classes)), np.float32)
         return np.concatenate(logits) if logits else none, memory
 
@@ -237,8 +238,9 @@ def eager(net: nn.Module, patterns: Float32) -> Float32:
     x = torch.from_numpy(patterns)
     with torch.inference_mode():
         if context := getattr(net, "context", 0):
-            parts = windows(net.embed(x), first=0, context=context)
-            return probabilities(torch.cat([net.follow(part) for part in parts]).double())
+            sees = cast(SequenceNetwork, net)
+            parts = windows(sees.embed(x), first=0, context=context)
+            return probabilities(torch.cat([sees.follow(part) for part in parts]).double())
         return probabilities(net(x).double())
 
 

@@ -3,8 +3,8 @@
     (i, f, g, o) of W_ih x + b_ih + W_hh h + b_hh = z,   i, f, o: s(z),   g: tanh(z)
     c <- f c + i g,   h <- o tanh(c)
 
-with s(z) = 1 / (1 + exp(-z)) = (1 + tanh(z / 2)) / 2, so that one tanh, numpy's vectorised one, does
-for all gates; the halves are in the weights.
+with s(z) = 1 / (1 + exp(-z)) = (1 + tanh(z / 2)) / 2, so that one tanh, numpy's vectorised one,
+does for all gates; the halves are in the weights.
 
 The matrix products are `phasewatch.models.kernels.product`'s, whose rows do not know of each other,
 so that windows share the reading of 12.6 MB of weights. The first layer's W_ih x is computed once

@@ -14,7 +14,6 @@ from phasewatch.models.forward import MOST, compiled
 from phasewatch.models.predict import Predictor, probabilities
 from phasewatch.models.registry import create
 
-
 TRANSLATED = ("cnn", "fcnn", "conv-sc")
 
 
@@ -36,7 +35,7 @@ def by_torch(net: nn.Module, patterns: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=TRANSLATED)
 def network(request):
-    """Return each translated architecture at 4023 points, its translation and its logits of 64 patterns."""
+    """Return each translated architecture at 4023 points, its translation and 64 logits."""
     torch.manual_seed(1)
     net = lived_in(create(request.param, n_points=4023, n_classes=3), 4023)
     patterns = np.random.default_rng(2).random((MOST, 4023), np.float32)
