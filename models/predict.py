@@ -34,7 +34,9 @@ from phasewatch.models.errors import ModelError
 from phasewatch.models.forward import compiled
 from phasewatch.models.gaps import bridge
 from phasewatch.models.kernels import softmax
+from phasewatch.models.networks.sequence import SequenceNetwork, alike
 from phasewatch.models.novelty import Novelty
+from phasewatch.models.recurrence import compiled_follow
 from phasewatch.models.regrid import regrid
 from phasewatch.models.store import load
 from phasewatch.models.threads import one_thread
@@ -107,6 +109,7 @@ class Predictor:
         # What is to be computed of each pattern, one beside the other.
         parts = cast(nn.ModuleList, self._net.parts) if self._context else [self._net]
         self._parts = [self._fastest(part, on_cpu) for part in parts]
+        self._compiled_follow = compiled_follow(self._net) if on_cpu else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process without the kernels, which are made anew there."""
@@ -189,12 +192,13 @@ class Predictor:
         if len(at) != len(held) or not (np.diff(at) > 0).all():
             raise ModelError("position: one for each pattern, rising, after those of earlier")
         first = np.searchsorted(at, at[shape[0] :] - self._context)
-        parts = windows(torch.from_numpy(held), first)
-        follow = cast(Callable[[torch.Tensor], torch.Tensor], self._net.follow)
-        logits = [self._by_torch(follow, part) for part in parts]
-        none = np.empty((0, len(self.card.classes)), np.float32)
         kept = at > at[-1:].sum() - self._context
         memory = Memory(held[kept].copy(), at[kept].copy())
+        if self._compiled_follow is not None:
+            return self._compiled_follow(held, first), memory
+        net = cast(SequenceNetwork, self._net)
+        logits = [self._by_torch(net.follow, w) for w in windows(torch.from_numpy(held), first)]
+        none = np.empty((0, len(self.card.classes)), np.float32)
         return np.concatenate(logits) if logits else none, memory
 
     def _fastest(self, net: nn.Module, on_cpu: bool) -> Callable[[Float32 | torch.Tensor], Float32]:
@@ -240,13 +244,8 @@ def windows(features: torch.Tensor, first: NDArray[np.int64]) -> Iterator[torch.
     torch.Tensor
         (k, t, E), views: k windows of t patterns.
     """
-    length = np.arange(len(features) - len(first), len(features)) + 1 - first
-    cuts = np.flatnonzero(np.diff(length)) + 1
-    for block in np.split(np.arange(len(first)), cuts):
-        if len(block):
-            t = int(length[block[0]])
-            begin = int(first[block[0]])
-            yield features[begin : begin + len(block) + t - 1].unfold(0, t, 1).transpose(1, 2)
+    for begin, t, n in alike(len(features), first):
+        yield features[begin : begin + n + t - 1].unfold(0, t, 1).transpose(1, 2)
 
 
 def probabilities(logits: torch.Tensor) -> Float32:
@@ -271,8 +270,9 @@ def eager(net: nn.Module, patterns: Float32) -> Float32:
     x = torch.from_numpy(patterns)
     with torch.inference_mode():
         if context := getattr(net, "context", 0):
-            parts = windows(net.embed(x), np.maximum(np.arange(len(x)) - context, 0))
-            return probabilities(torch.cat([net.follow(part) for part in parts]).double())
+            sees = cast(SequenceNetwork, net)
+            parts = windows(sees.embed(x), np.maximum(np.arange(len(x)) - context, 0))
+            return probabilities(torch.cat([sees.follow(part) for part in parts]).double())
         return probabilities(net(x).double())
 
 

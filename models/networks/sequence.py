@@ -10,11 +10,28 @@ pattern has the same position in a short and in a long window, of a live and of 
 """
 
 import math
+from collections.abc import Iterator
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from phasewatch.models.errors import ModelError
+
+
+class SequenceNetwork(Protocol):
+    """What a network with context has; `parts` one beside the other make the features."""
+
+    context: int
+    parts: nn.ModuleList
+
+    def embed(self, patterns: torch.Tensor) -> torch.Tensor:
+        """Map patterns (n, n_points) to features (n, E)."""
+
+    def follow(self, windows: torch.Tensor) -> torch.Tensor:
+        """Map windows of features (n, t, E) to the logits of their last patterns."""
 
 
 def check_context(name: str, context: int) -> int:
@@ -65,3 +82,22 @@ def head(width: int, outputs: int) -> nn.Linear:
     nn.init.xavier_uniform_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear
+
+
+def alike(m: int, first: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """Sort the windows of the last n of `m` patterns into neighbours of equal length, in order.
+
+    Parameters
+    ----------
+    first
+        (n,): where the window of each of the last n patterns begins; it ends with the pattern.
+
+    Yields
+    ------
+    tuple
+        (begin, t, k): the k windows of t patterns that begin at `begin`, ``begin + 1`` and so on.
+    """
+    length = np.arange(m - len(first), m) + 1 - first
+    for block in np.split(np.arange(len(first)), np.flatnonzero(np.diff(length)) + 1):
+        if len(block):
+            yield int(first[block[0]]), int(length[block[0]]), len(block)
