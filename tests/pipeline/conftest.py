@@ -321,9 +321,9 @@ class Ramps:
     def items(self, name: str = "lines.json") -> list[dict[str, Any]]:
         return [line for line in self.lines(name) if "seq" in line]
 
-    def undisturbed(self, config: Config, n: int) -> list[dict[str, Any]]:
-        """Return what `n` items of the ramp give in one process."""
-        source = open_source(f"ramp:{n}")
+    def undisturbed(self, config: Config, n: int, **options: Any) -> list[dict[str, Any]]:
+        """Return what `n` items of the ramp, with its `options`, give in one process."""
+        source = open_source(f"ramp:{n}", **options)
         stages = [*reduce_stages(config, source.start())]
         if config.classifier is not None:
             stages += [classify_stage(config), Track(**config.track.model_dump())]
