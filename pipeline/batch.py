@@ -33,6 +33,9 @@ class Batch:
         ``probability`` (n, n_classes) float32, ``novelty`` (n,) float32, ...
     stamps
         CLOCK_MONOTONIC of each hop, each (n,) int64 ns; meaningful on one host only.
+    packed
+        What the frames were decoded from, by item (none: not known) and tile: see `Packing`. Only a
+        source gives it, only the receiver keeps it.
     """
 
     seq: Int64
@@ -40,6 +43,7 @@ class Batch:
     t_acq: Int64 | None = None
     arrays: Mapping[str, Array] = field(default_factory=dict)
     stamps: Mapping[str, Int64] = field(default_factory=dict)
+    packed: tuple[tuple[bytes, ...], ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.seq)
@@ -49,6 +53,8 @@ class Batch:
         for name, column in columns.items():
             if column.ndim == 0 or len(column) != n:
                 raise PipelineError(f"batch array {name}: shape {column.shape} for {n} items")
+        if self.packed and len(self.packed) != n:
+            raise PipelineError(f"batch: {len(self.packed)} packed items of {n}")
 
     def __len__(self) -> int:
         return len(self.seq)
@@ -61,7 +67,13 @@ class Batch:
             t_acq=None if self.t_acq is None else self.t_acq[index],
             arrays={k: v[index] for k, v in self.arrays.items()},
             stamps={k: v[index] for k, v in self.stamps.items()},
+            packed=self._packed_at(index) if self.packed else (),
         )
+
+    def _packed_at(self, index: slice | Int64) -> tuple[tuple[bytes, ...], ...]:
+        if isinstance(index, slice):
+            return self.packed[index]
+        return tuple(self.packed[i] for i in index.tolist())
 
     def with_arrays(self, *, drop: Iterable[str] = (), **new: Array) -> "Batch":
         """Return this batch without the arrays `drop` and with the arrays `new`."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from phasewatch.pipeline.batch import Failure
-from phasewatch.pipeline.documents import Document, Event, RunStart, RunStop, Text
+from phasewatch.pipeline.documents import Document, Event, Packing, RunStart, RunStop, Text
 
 VERSION = 2
 Columns = Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)]
@@ -16,10 +16,11 @@ RunId = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class StartBody(Document):
-    """A run begins."""
+    """A run begins; `packing`: how frames will come to who can take them packed."""
 
     type: Literal["start"] = "start"
     run: RunStart
+    packing: Packing | None = None
 
 
 class BatchBody(Document):
@@ -37,6 +38,18 @@ class SlotsBody(Document):
     type: Literal["slots"] = "slots"
     run_id: RunId
     slot: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=1)]
+    columns: Columns
+
+
+class PackedBody(Document):
+    """Items of a run, the frames as they came compressed.
+
+    Tile k of frame i is the array ``packed/i/k`` (n_bytes,), |u1.
+    """
+
+    type: Literal["packed"] = "packed"
+    run_id: RunId
     n: Annotated[int, Field(ge=1)]
     columns: Columns
 
@@ -109,13 +122,15 @@ class ResumeBody(Document):
 class CreditBody(Document):
     """A worker asks for `n` more orders; `local`: it can read the ring of this host.
 
-    `afresh`: what it asked for before does not count, it may have been lost.
+    `afresh`: what it asked for before does not count, it may have been lost. `codecs`: it unpacks
+    what was compressed by one of these.
     """
 
     type: Literal["credit"] = "credit"
     n: Annotated[int, Field(ge=0, le=1024)]
     local: bool = True
     afresh: bool = False
+    codecs: Annotated[tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=32)] = ()
 
 
 class LeaveBody(Document):
@@ -145,6 +160,7 @@ Body = (
     StartBody
     | BatchBody
     | SlotsBody
+    | PackedBody
     | FailedBody
     | DroppedBody
     | EventBody

@@ -15,6 +15,7 @@ WHOLE = "end of run"  # the reason of a stop when the source was read to its end
 
 Unit = Literal["2th_deg", "q_nm^-1", "q_A^-1"]
 Text = Annotated[str, Field(max_length=4096)]
+Edge = Annotated[int, Field(ge=0, lt=1 << 24)]
 
 
 class Document(BaseModel):
@@ -35,6 +36,20 @@ class ItemSpec(Document):
     def of(cls, shape: tuple[int, ...], dtype: Any) -> "ItemSpec":
         """Describe items of `shape` and `dtype` (anything `numpy.dtype` takes)."""
         return cls(shape=shape, dtype=np.dtype(dtype).str)
+
+
+class Packing(Document):
+    """How frames come compressed: as one chunk of bytes per tile (top, left, height, width).
+
+    `codec` is what the chunks are compressed by (`phasewatch.pipeline.packing`), `dtype` that of
+    their numbers. Between the tiles the frame is `fill`; `flip`: the rows are then reversed.
+    """
+
+    codec: Annotated[str, Field(max_length=32)]
+    dtype: Annotated[str, Field(max_length=8)]
+    tiles: Annotated[tuple[tuple[Edge, Edge, Edge, Edge], ...], Field(max_length=64)]
+    flip: bool = False
+    fill: int = 0
 
 
 class RunStart(Document):

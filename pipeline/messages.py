@@ -32,11 +32,12 @@ from phasewatch.pipeline.bodies import (
     DroppedBody,
     FailedBody,
     Header,
+    PackedBody,
     ReportBody,
     SlotsBody,
     StartBody,
 )
-from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.documents import Packing, RunStart
 from phasewatch.pipeline.errors import PipelineError
 
 ERROR_LENGTH = 500
@@ -78,8 +79,11 @@ class Message:
     arrays: Mapping[str, Array] = field(default_factory=dict)
 
     def batch(self) -> Batch:
-        """Return the batch of a ``batch``, ``slots`` or ``report`` message, checked."""
-        if not isinstance(self.body, BatchBody | SlotsBody | ReportBody):
+        """Return the batch of a ``batch``, ``slots`` or ``report`` message, checked.
+
+        Of a ``packed`` one: without its frames.
+        """
+        if not isinstance(self.body, BatchBody | SlotsBody | PackedBody | ReportBody):
             raise MessageError(f"message of type {self.body.type!r} where a batch was due")
         columns = self.columns()
         arrays = {}
@@ -91,7 +95,7 @@ class Message:
                         f"array {name!r}: shape {array.shape} for {self.body.n} items"
                     )
                 arrays[key] = array
-            elif name not in ("columns", "state"):
+            elif name not in ("columns", "state") and not isinstance(self.body, PackedBody):
                 raise MessageError(f"array {name!r} does not belong in a batch")
         if "seq" not in columns or "ids" not in columns:
             raise MessageError("a batch without seq or ids")
@@ -100,7 +104,7 @@ class Message:
 
     def columns(self) -> dict[str, NDArray[np.int64]]:
         """Return the columns (n,) of a message that carries items, by name."""
-        if not isinstance(self.body, BatchBody | SlotsBody | ReportBody):
+        if not isinstance(self.body, BatchBody | SlotsBody | PackedBody | ReportBody):
             return {}
         names, block = self.body.columns, self.arrays.get("columns")
         if block is None or block.dtype != np.int64 or block.shape != (len(names), self.body.n):
@@ -112,6 +116,27 @@ class Message:
         if len(set(names)) != len(names):
             raise MessageError(f"a column comes twice: {', '.join(names)}")
         return dict(zip(names, block, strict=True))
+
+    def packed(self, n_tiles: int) -> list[list[NDArray[np.uint8]]]:
+        """Return the chunks of a ``packed`` message by item and tile.
+
+        Raises
+        ------
+        MessageError
+            It does not have `n_tiles` chunks of bytes for each item, and nothing else.
+        """
+        if not isinstance(self.body, PackedBody):
+            raise MessageError(f"message of type {self.body.type!r} where packed items were due")
+        if len(self.arrays) != 1 + self.body.n * n_tiles:
+            raise MessageError(f"{len(self.arrays) - 1} chunks for {self.body.n} x {n_tiles} tiles")
+        found = []
+        for i in range(self.body.n):
+            chunks = [self.arrays.get(f"packed/{i}/{k}") for k in range(n_tiles)]
+            good = [c for c in chunks if c is not None and c.dtype == np.uint8 and c.ndim == 1]
+            if len(good) != n_tiles:
+                raise MessageError(f"item {i}: {len(good)} of {n_tiles} chunks of bytes")
+            found.append(good)
+        return found
 
     def run(self) -> RunStart:
         """Return the run of a ``start`` message, with its constants."""
@@ -151,6 +176,19 @@ def encode_slots(
     return encode(SlotsBody(run_id=run_id, slot=slot, n=len(batch), columns=names), arrays)
 
 
+def encode_packed(
+    run_id: str, batch: Batch, packed: Sequence[Sequence[bytes]]
+) -> list[Part] | None:
+    """Return the parts of a ``packed`` message, None if it would have more than `LIMITS` allows."""
+    names, arrays = columns_of(batch.with_arrays(drop=tuple(batch.arrays)))
+    for i, chunks in enumerate(packed):
+        for k, chunk in enumerate(chunks):
+            arrays[f"packed/{i}/{k}"] = np.frombuffer(chunk, np.uint8)
+    if len(arrays) > LIMITS.arrays:
+        return None
+    return encode(PackedBody(run_id=run_id, n=len(batch), columns=names), arrays)
+
+
 def columns_of(batch: Batch, **more: NDArray[np.int64]) -> tuple[tuple[str, ...], dict[str, Array]]:
     """Return the names of the columns of `batch` and `more`, and all arrays of its message."""
     columns = {"seq": batch.seq, "ids": batch.ids, **more}
@@ -161,9 +199,10 @@ def columns_of(batch: Batch, **more: NDArray[np.int64]) -> tuple[tuple[str, ...]
     return tuple(columns), {"columns": np.array(list(columns.values()), np.int64), **arrays}
 
 
-def encode_start(run: RunStart) -> list[Part]:
+def encode_start(run: RunStart, packing: Packing | None = None) -> list[Part]:
     """Return the parts of a ``start`` message."""
-    return encode(StartBody(run=run), {f"constant/{k}": a for k, a in run.constants.items()})
+    arrays = {f"constant/{k}": a for k, a in run.constants.items()}
+    return encode(StartBody(run=run, packing=packing), arrays)
 
 
 def encode_failed(run_id: str, failures: Sequence[Failure]) -> Iterator[list[Part]]:

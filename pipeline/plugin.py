@@ -30,7 +30,7 @@ class Source(Protocol):
     run ends. ``close`` may be called at any time after ``start``, and twice. Errors in reading one
     item are Failures; only what makes the rest unreadable is raised, as an error of one line.
 
-    Two more methods may be there:
+    Three more methods may be there:
 
     ``resume(run, n)`` is called in place of ``start``, in a new process, when the one that took the
     first `n` items of `run` (in the order of this source, failures included; `run` as ``start``
@@ -44,6 +44,11 @@ class Source(Protocol):
     then the source uses its own. The next that is yielded is a `Batch` of the first items of just
     these arrays, and what is not in it is taken back; so there is one ``allocate`` to a batch. It
     may wait until there is room.
+
+    ``pack(wanted)`` is called once, after ``start`` or ``resume`` and before iterating; it says how
+    the chunks are made that the source decodes, or None where it has none that are of one frame, or
+    tile of it, each. While ``wanted()`` is true, batches bring their chunks along (``packed``), as
+    far as that is cheap: workers of other hosts are sent these.
 
     ``replays``, where it is there and false, says that ``resume`` goes on with what comes from now
     on, not with the very items that follow.

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from phasewatch.bench.load.store import gather, write_store
+from phasewatch.models.card import read_card
 from phasewatch.pipeline.batch import Batch
 from phasewatch.pipeline.build import reduce_stages
 from phasewatch.pipeline.chain import Chain
@@ -96,7 +97,8 @@ def prepare(
         _untrained(model, network, chosen, run, batch, seed)
         note += f"; {network} with seeded, untrained weights"
     if model is not None:
-        own = len(os.sched_getaffinity(0)) > FEW_CORES
+        # Only a process of its own sees the items in order, as a model that looks back needs them.
+        own = len(os.sched_getaffinity(0)) > FEW_CORES or read_card(model).context > 0
         classifier = ClassifierConfig(model=model.absolute(), own_process=own)
         chosen = chosen.model_copy(update={"classifier": classifier})
         note += "" if own else "; the reducer classifies"

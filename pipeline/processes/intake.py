@@ -32,7 +32,8 @@ class Intake:
     """Items of one run from the source to the custody of the receiver.
 
     `tell` is called with endings: items that go nowhere. `live`: where the ring is full, the oldest
-    unsent item is dropped.
+    unsent item is dropped. `keeps_packed`: what items were decoded from is kept while they are
+    held, where the source gives it.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class Intake:
         self._pending: Batch | None = None
         self._stamps: dict[str, Int64] = {"received": ring.received}
         self._committed = False
+        self._packed: dict[int, tuple[bytes, ...]] = {}  # by slot
+        self.keeps_packed = False
 
     @property
     def idle(self) -> bool:
@@ -102,6 +105,7 @@ class Intake:
             t_acq=item.t_acq,
             arrays=item.arrays,
             stamps={**item.stamps, "received": stamp},
+            packed=item.packed,
         )
         good, bad = isolate("source", self._conform, numbered)
         if bad:
@@ -136,7 +140,10 @@ class Intake:
 
     def acknowledge(self, seq: int) -> None:
         """Free what has ended."""
-        self._ring.release(self._custody.acknowledge(seq))
+        free = self._custody.acknowledge(seq)
+        for slot in free:
+            self._packed.pop(slot, None)
+        self._ring.release(free)
         self._ring.note_tally(acknowledged=self._custody.acknowledged)
 
     def fetch(self, order: Order) -> Batch:
@@ -149,6 +156,11 @@ class Intake:
             arrays={name: array[slots] for name, array in self._ring.arrays.items()},
             stamps={name: column[slots] for name, column in self._stamps.items()},
         )
+
+    def packed(self, order: Order) -> list[tuple[bytes, ...]] | None:
+        """Return what the items of `order` were decoded from; None where it is not had of all."""
+        chunks = [self._packed.get(order.slot + k, ()) for k in range(order.n)]
+        return chunks if all(chunks) else None
 
     def age_ns(self, now_ns: int) -> int:
         """Return how long ago the oldest item that is held was received."""
@@ -179,6 +191,11 @@ class Intake:
         self._ring.note_tally(timed=int(batch.t_acq is not None))
         stamp = batch.stamps["received"]
         self._ring.commit(slots, int(batch.seq[0]), batch.ids, batch.t_acq, stamp)
+        for k, slot in enumerate(slots):
+            if self.keeps_packed and batch.packed:
+                self._packed[slot] = batch.packed[k]
+            else:
+                self._packed.pop(slot, None)
         self._custody.take(int(batch.seq[0]), slots)
 
     def _note(self) -> None:

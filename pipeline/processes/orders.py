@@ -10,13 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from phasewatch.pipeline.batch import Batch, Int64
-from phasewatch.pipeline.bodies import BatchBody, CreditBody, LeaveBody, SlotsBody, StartBody
+from phasewatch.pipeline.batch import Batch, Failure, Int64
+from phasewatch.pipeline.bodies import (
+    BatchBody,
+    CreditBody,
+    LeaveBody,
+    PackedBody,
+    SlotsBody,
+    StartBody,
+)
 from phasewatch.pipeline.chain import Chain
 from phasewatch.pipeline.config import Config
-from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.documents import Packing, RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import Message, MessageError, encode
+from phasewatch.pipeline.packing import CODECS, Unpacker, warm_up
 from phasewatch.pipeline.processes.agreement import Agreement
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.processes.onward import Onward
@@ -29,11 +37,15 @@ IDLE_NS = 2_000_000_000  # without an order
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loan:
-    """Items to work on. Where they lie in the ring: the generation they had, and the one now."""
+    """Items to work on. Where they lie in the ring: the generation they had, and the one now.
+
+    `failures`: those that came packed and could not be unpacked.
+    """
 
     batch: Batch
     had: Int64 | None = None
     now: Int64 | None = None
+    failures: tuple[Failure, ...] = ()
 
     @property
     def intact(self) -> bool:
@@ -96,12 +108,15 @@ class Orders:
         self._desk, self._setup, self._ahead, self._ready = desk, setup, ahead, False
         self._taken_ns = desk.clock()
         self._ring: Ring | None = None
+        self._unpacker: Unpacker | None = None
+        self.unpacked = 0  # items
         self.ask(0)  # makes us known: the receiver answers with the start
 
     def ask(self, n: int, *, afresh: bool = False) -> None:
         """Ask for `n` more orders; `afresh`: for `n` in all."""
         local = self._setup.ring is not None
-        self.link.offer(encode(CreditBody(n=n, local=local, afresh=afresh)))
+        codecs = () if local else CODECS
+        self.link.offer(encode(CreditBody(n=n, local=local, afresh=afresh, codecs=codecs)))
 
     def ready(self) -> None:
         """Ask for the first orders, once all is built."""
@@ -145,12 +160,27 @@ class Orders:
     def _understood(self, message: Message) -> RunStart | Loan | None:
         body = message.body
         if isinstance(body, StartBody) and body.run.run_id == self._setup.run_id:
-            return message.run()
+            run = message.run()
+            self._unpacker = _unpacker(body.packing, run)
+            return run
+        if isinstance(body, PackedBody) and body.run_id == self._setup.run_id:
+            return self._unpack(message)
         if isinstance(body, BatchBody) and body.run_id == self._setup.run_id:
             return Loan(message.batch())
         if isinstance(body, SlotsBody) and body.run_id == self._setup.run_id:
             return self._borrow(message, body)
         return None
+
+    def _unpack(self, message: Message) -> Loan:
+        if self._unpacker is None:
+            raise MessageError("packed items, and nothing was said of how")
+        packed = message.packed(self._unpacker.n_tiles)
+        try:
+            batch, failures = self._unpacker.batch(message.batch(), packed)
+        except PipelineError as error:
+            raise MessageError(str(error)) from None
+        self.unpacked += len(batch)
+        return Loan(batch, failures=failures)
 
     def _borrow(self, message: Message, body: SlotsBody) -> Loan:
         if self._setup.ring is None:
@@ -163,3 +193,15 @@ class Orders:
         arrays: dict[str, Any] = {name: a[slots] for name, a in self._ring.arrays.items()}
         batch = message.batch().with_arrays(**arrays)
         return Loan(batch, had, self._ring.generation[slots])
+
+
+def _unpacker(packing: Packing | None, run: RunStart) -> Unpacker | None:
+    spec = run.items.get("frame")
+    if packing is None or spec is None:
+        return None
+    try:
+        unpacker = Unpacker(packing, spec)
+    except PipelineError as error:
+        raise MessageError(f"start of the run: {error}") from None
+    warm_up(packing.codec)
+    return unpacker

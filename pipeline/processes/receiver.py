@@ -7,12 +7,13 @@ the earlier one held.
 import hashlib
 import json
 from collections.abc import Callable
+from threading import Event
 
 from phasewatch.pipeline.batch import Dropped, Failure
 from phasewatch.pipeline.bodies import AckBody, CreditBody, LeaveBody, StopBody
 from phasewatch.pipeline.build import context_of
 from phasewatch.pipeline.custody import Custody, Order
-from phasewatch.pipeline.documents import WHOLE, Loss, RunStart, RunStop
+from phasewatch.pipeline.documents import WHOLE, Loss, Packing, RunStart, RunStop
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import (
     Message,
@@ -20,6 +21,7 @@ from phasewatch.pipeline.messages import (
     decode,
     encode,
     encode_batch,
+    encode_packed,
     encode_slots,
     encode_start,
 )
@@ -53,7 +55,9 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
     reading: Callable[[], bool] = bool
     try:
         run, ring = begin(source, setup, setup.ring)
-        receiver = Receiver(transport, desk, setup, run, ring)
+        wanted = Event()
+        pack: Callable[[Callable[[], bool]], Packing | None] = getattr(source, "pack", _no_packing)
+        receiver = Receiver(transport, desk, setup, run, ring, pack(wanted.is_set), wanted)
         wait = setup.config.runtime.mode == "lossless"
         reader = Reader(source, transport.wakeup(), ring, limit=READ_AHEAD, wait=wait)
         reading = reader.reading
@@ -101,10 +105,21 @@ def announce(run: RunStart, setup: Setup) -> RunStart:
 
 
 class Receiver:
-    """The receiver's links and its books."""
+    """The receiver's links and its books.
+
+    `packing` is how the source can give frames, `wanted` is set while there is a worker who can
+    take them so.
+    """
 
     def __init__(
-        self, transport: Transport, desk: Desk, setup: Setup, run: RunStart, ring: Ring
+        self,
+        transport: Transport,
+        desk: Desk,
+        setup: Setup,
+        run: RunStart,
+        ring: Ring,
+        packing: Packing | None,
+        wanted: Event,
     ) -> None:
         runtime = setup.config.runtime
         self._transport, self._desk, self._run, self._ring = transport, desk, run, ring
@@ -118,7 +133,8 @@ class Receiver:
         self._custody = Custody(at_once=at_once, pace_ns=PACE_NS, keep=self._context)
         self._intake = Intake(run, ring, self._custody, self._tell, live=runtime.mode == "live")
         self._patience_ns = int(runtime.resend_s * 1e9)
-        self._workers: dict[bytes, bool] = {}  # whether it is on this host
+        self._packing, self._wanted = packing, wanted
+        self._workers: dict[bytes, CreditBody] = {}  # what it said first
         self._stop_reason, self._stop = WHOLE, list[Part]()
         if setup.again:
             self._intake.recover()
@@ -176,12 +192,13 @@ class Receiver:
 
     def _hear_worker(self, worker: bytes, message: Message) -> None:
         if isinstance(message.body, LeaveBody):
-            self._workers.pop(worker, None)
-            self._custody.lost(worker)
+            self._forget(worker)
         elif isinstance(message.body, CreditBody):
             if worker not in self._workers:
-                self._workers[worker] = message.body.local
-                self._work.offer(encode_start(self._run), to=worker)
+                self._workers[worker] = message.body
+                self._want_packed()
+                packing = self._packing if self._unpacks(message.body) else None
+                self._work.offer(encode_start(self._run, packing), to=worker)
             self._custody.credit(worker, message.body.n, afresh=message.body.afresh)
 
     def _hear_sinks(self, message: Message) -> None:
@@ -214,6 +231,15 @@ class Receiver:
     def _forget(self, worker: bytes) -> None:
         if self._workers.pop(worker, None) is not None:
             self._custody.lost(worker)
+            self._want_packed()
+
+    def _want_packed(self) -> None:
+        wanted = any(map(self._unpacks, self._workers.values()))
+        self._intake.keeps_packed = wanted
+        (self._wanted.set if wanted else self._wanted.clear)()
+
+    def _unpacks(self, worker: CreditBody) -> bool:
+        return self._packing is not None and self._packing.codec in worker.codecs
 
     def _say_again(self) -> None:
         """Send all that may have been lost with a process behind the workers."""
@@ -236,10 +262,14 @@ class Receiver:
 
     def _parts(self, order: Order) -> list[Part]:
         batch = self._intake.fetch(order).stamped("sent", self._desk.clock())
-        if not self._workers.get(order.worker, False):
-            return encode_batch(self._run.run_id, batch)
-        generation = self._ring.generation[order.slot : order.slot + order.n]
-        return encode_slots(self._run.run_id, batch, slot=order.slot, generation=generation)
+        run_id, worker = self._run.run_id, self._workers.get(order.worker)
+        if worker is not None and worker.local:
+            generation = self._ring.generation[order.slot : order.slot + order.n]
+            return encode_slots(run_id, batch, slot=order.slot, generation=generation)
+        packed = self._intake.packed(order)
+        if worker is None or packed is None or not self._unpacks(worker):
+            return encode_batch(run_id, batch)
+        return encode_packed(run_id, batch, packed) or encode_batch(run_id, batch)
 
     def _close_run(self, error: BaseException | None) -> None:
         if error is not None:
@@ -256,6 +286,11 @@ class Receiver:
         stop = RunStop(run_id=self._run.run_id, reason=self._stop_reason, loss=loss)
         self._stop = encode(StopBody(stop=stop, aborted=aborted))
         self._desk.send(self._tracker, self._stop)
+
+
+def _no_packing(wanted: Callable[[], bool]) -> Packing | None:
+    """Stand in for the `pack` that a source does not have."""
+    return None
 
 
 def _framed(parts: list[Part]) -> list[bytes]:

@@ -18,7 +18,8 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
     orders, meter, stale = worker.orders, Meter(), 0
 
     def health() -> dict[str, Any]:
-        return {**meter.report(desk.clock()), "stale": stale, "rejected": orders.link.rejected}
+        counts = {"stale": stale, "unpacked": orders.unpacked, "rejected": orders.link.rejected}
+        return {**meter.report(desk.clock()), **counts}
 
     with orders.leaving():
         while not desk.finished:
@@ -27,7 +28,7 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
                 began = desk.clock()
                 batch, failures = worker.chain.process_isolated(loan.batch)
                 if loan.intact:
-                    onward.send(batch, failures)
+                    onward.send(batch, [*loan.failures, *failures])
                 else:
                     stale += len(loan.batch)
                 meter.add(loan.batch, began, desk.clock())

@@ -6,7 +6,7 @@ and its attribute ``units`` (or our own ``unit``) says what it is. Compressed fi
 the filters of hdf5plugin, one frame at a time; others straight into memory that is lent.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasewatch.pipeline.batch import Batch, Failure
-from phasewatch.pipeline.documents import ItemSpec, RunStart, Unit
+from phasewatch.pipeline.documents import ItemSpec, Packing, RunStart, Unit
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.plugins.sources.frames import (
     Allocate,
+    Chunks,
     Rows,
+    never,
     open_frames,
     own_memory,
     read_frames,
@@ -70,6 +72,7 @@ class Hdf5:
         self._file: h5py.File | None = None
         self._first = 0
         self._allocate: Allocate = own_memory
+        self._wanted = never
 
     def start(self) -> RunStart:
         """Open the file and say what the dataset holds."""
@@ -118,6 +121,16 @@ class Hdf5:
         """Read frames into the memory that `allocate` gives."""
         self._allocate = allocate
 
+    def pack(self, wanted: Callable[[], bool]) -> Packing | None:
+        """Give the chunks of frames along while they are wanted."""
+        codec = Rows(self._data).codec if self._is_frames else None
+        if codec is None:
+            return None
+        self._wanted = wanted
+        height, width = self._spec.shape
+        tiles = ((0, 0, height, width),)
+        return Packing(codec=codec, dtype=self._spec.dtype, tiles=tiles, flip=self._flip)
+
     def __iter__(self) -> Iterator[Batch | Failure | None]:
         """Yield frames or patterns, some at a time."""
         yield from self._frames() if self._is_frames else self._patterns()
@@ -144,9 +157,18 @@ class Hdf5:
             for frame in out if self._flip else ():
                 frame[...] = frame[::-1].copy()
 
-        frames = range(self._first, len(self._ids))
+        def chunks(seq: int) -> Chunks:
+            chunk = rows.chunk(seq) if self._wanted() else None
+            return () if chunk is None else (chunk,)
+
         return read_frames(
-            frames, self._ids, self._spec, read, allocate=self._allocate, at_once=rows.at_once
+            range(self._first, len(self._ids)),
+            self._ids,
+            self._spec,
+            read,
+            allocate=self._allocate,
+            at_once=rows.at_once,
+            chunks=chunks,
         )
 
     def _patterns(self) -> Iterator[Batch | Failure]:

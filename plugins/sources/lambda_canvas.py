@@ -12,12 +12,19 @@ Rectangle = tuple[slice, slice]  # rows, columns
 
 
 class Canvas:
-    """Writes frames of `layout`, each pixel once; a frame (height, width) is flipped vertically."""
+    """Writes frames of `layout`, each pixel once; a frame (height, width) is flipped vertically.
+
+    `tiles` are the modules before that: (top, left, height, width) in pixels.
+    """
 
     def __init__(self, layout: ModuleLayout) -> None:
+        self.tiles = tuple(
+            (int(top), int(left), int(height), int(width))
+            for (top, left), (height, width) in zip(layout.origins, layout.shapes, strict=True)
+        )
         self._modules = [
-            (slice(row, row + height), slice(column, column + width))
-            for (row, column), (height, width) in zip(layout.origins, layout.shapes, strict=True)
+            (slice(top, top + height), slice(left, left + width))
+            for top, left, height, width in self.tiles
         ]
         self._gaps = list(_uncovered(layout))
 

@@ -60,8 +60,8 @@ class PartFile:
         ``saturation_value``, None where there is none.
     planned
         ``collection/frame_numbers``: frames of the whole run, 0 where it was not filled in.
-    at_once
-        Frames that are cheap to read together.
+    at_once, codec
+        Of its frames, as `Rows` says.
     """
 
     path: Path
@@ -73,6 +73,7 @@ class PartFile:
     saturation: float | None
     planned: int
     at_once: int
+    codec: str | None
 
 
 def find_run(target: str, *, modules: int | None = None) -> RunFiles:
@@ -135,6 +136,7 @@ def read_part(path: Path) -> PartFile:
                 raise PipelineError(f"file {path}: data and sequence_number must be integers")
             if translation.size < 2 or not np.all(np.isfinite(translation[:2])):
                 raise PipelineError(f"file {path}: translation/distance is not (x, y, z) pixels")
+            rows = Rows(data)
             x, y = (float(v) for v in translation[:2])
             return PartFile(
                 path=path,
@@ -145,7 +147,8 @@ def read_part(path: Path) -> PartFile:
                 translation=(x, y),
                 saturation=_positive(file, "saturation_value") or None,
                 planned=int(_positive(file, "collection/frame_numbers")),
-                at_once=Rows(data).at_once,
+                at_once=rows.at_once,
+                codec=rows.codec,
             )
     except READ_ERRORS as error:
         raise PipelineError(

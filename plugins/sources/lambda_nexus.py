@@ -7,7 +7,7 @@ is read into memory that stays in the processor's cache, and from there flipped 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any
@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from phasewatch.calibration.errors import CalibrationError
-from phasewatch.calibration.lambda_modules import ModuleLayout
+from phasewatch.calibration.lambda_modules import GAP, ModuleLayout
 from phasewatch.pipeline.batch import Batch, Failure
-from phasewatch.pipeline.documents import ItemSpec, RunStart
+from phasewatch.pipeline.documents import ItemSpec, Packing, RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.plugins.sources.frames import (
     Allocate,
+    Chunks,
     Rows,
+    never,
     open_frames,
     own_memory,
     read_frames,
@@ -114,6 +116,7 @@ class LambdaNexus:
         self._problems: dict[tuple[int, int], str] = {}
         self._first = 0
         self._allocate: Allocate = own_memory
+        self._wanted = never
 
     def start(self) -> RunStart:
         """Read what all files of the run say of themselves."""
@@ -159,6 +162,16 @@ class LambdaNexus:
         """Assemble the frames in the memory that `allocate` gives."""
         self._allocate = allocate
 
+    def pack(self, wanted: Callable[[], bool]) -> Packing | None:
+        """Give the chunks of the modules along while they are wanted, if all are of one kind."""
+        parts = list(self._parts.values())
+        kinds = {(part.codec, part.dtype.newbyteorder("=").str) for part in parts}
+        codec, dtype = next(iter(kinds))
+        if len(kinds) > 1 or codec is None:
+            return None
+        self._wanted = wanted
+        return Packing(codec=codec, dtype=dtype, tiles=self._canvas.tiles, flip=True, fill=int(GAP))
+
     def __iter__(self) -> Iterator[Batch | Failure | None]:
         """Yield the frames in the order of the sequence numbers."""
         index, at_once = self._index, min(part.at_once for part in self._parts.values())
@@ -174,6 +187,7 @@ class LambdaNexus:
                     self._read,
                     allocate=self._allocate,
                     at_once=at_once,
+                    chunks=self._chunks,
                 )
                 continue
             for frame in frames:
@@ -208,6 +222,18 @@ class LambdaNexus:
             for column, counts in enumerate(self._scratch):
                 self._read_module(frame, column, counts)
                 self._canvas.place(canvas, column, counts[0])
+
+    def _chunks(self, frame: int) -> Chunks:
+        """Return what the modules of `frame` were decoded from, () if it is not had or wanted."""
+        if not self._wanted():
+            return ()
+        parts, rows = self._index.part[frame].tolist(), self._index.row[frame].tolist()
+        found = [
+            self._rows(module, part).chunk(row)
+            for module, part, row in zip(self._files.modules, parts, rows, strict=True)
+        ]
+        good = tuple(chunk for chunk in found if chunk is not None)
+        return good if len(good) == len(found) else ()
 
     def _read_module(self, frame: int, column: int, out: NDArray[Any]) -> None:
         module = self._files.modules[column]

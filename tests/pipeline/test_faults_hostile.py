@@ -42,6 +42,7 @@ def valid(run_id: str) -> list[list[Any]]:
         m.encode_start(start(run_id)),
         m.encode_batch(run_id, batch(2)),
         slots,
+        m.encode_packed(run_id, batch(2), [(b"not", b"tiles")] * 2),
         *m.encode_failed(run_id, [Failure(0, 0, "baseline", "bad")]),
         m.encode(b.DroppedBody(run_id=run_id, items=((0, 0),), reason="ring full")),
         m.encode(b.EventBody(run_id=run_id, event=EVENT)),
@@ -106,6 +107,8 @@ def untrue(run_id: str) -> list[list[Any]]:
         m.encode(no_state),
         m.encode(far, {"state": np.zeros(3, np.uint8)}),
         beyond,
+        m.encode_packed(run_id, batch(2), [(b"\0" * 9,)] * 2),
+        m.encode(b.PackedBody(run_id=run_id, n=9, columns=("seq",)), {"packed/0/0": SEQ}),
         m.encode(short, {"columns": np.array([SEQ, SEQ])}),
         *(m.encode(b.ControlBody(what=w)) for w in ("started", "tracked", "event", "hello", "x")),
         m.encode(b.ControlBody(what="error", data={"text": "I am lost", "final": True})),
@@ -214,5 +217,7 @@ def test_a_changed_message_is_refused_or_sound(parts: list[bytes]) -> None:
             assert len(message.batch()) == message.body.n
         with contextlib.suppress(m.MessageError):
             assert message.run().run_id
+        with contextlib.suppress(m.MessageError):
+            assert len(message.packed(2)) == message.body.n
         for array in message.arrays.values():
             assert array.nbytes <= sum(map(len, parts))
