@@ -31,6 +31,8 @@ def register(name: str, module: str) -> None:
     _modules[name] = module
 
 
+register("binned-fcnn", "phasewatch.models.networks.binned_fcnn")
+register("binned-mlp", "phasewatch.models.networks.binned_mlp")
 register("cnn", "phasewatch.models.networks.cnn")
 register("fcnn", "phasewatch.models.networks.fcnn")
 register("pca-spectral", "phasewatch.models.networks.pca_spectral")
