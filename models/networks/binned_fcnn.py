@@ -11,10 +11,11 @@ class that most are given to; of two, the first if more than ``size // 2`` are (
 second's). With n_c samples of class c the logits are log(n_c + 1), for two classes
 log((n_1 + 1) / (n_0 + 1/2)), where the half settles the tie.
 
-Recipe "thesis": points as they are (intensities in units in which the series' largest is that of
-the published set), 15 replicas with one-sided uniform noise, Adam at 2e-3, at most 550 steps, ended
-by a loss below 0.15 or else an accuracy above 0.99. A step sees 1024 samples, drawn anew, where the
-published code took all; it also predicted with BatchNorm in training mode, here it does not.
+Recipe "thesis": points as they are (intensities in units in which the series reaches from 0 to
+45.9, as the published set does), 15 replicas with one-sided uniform noise, Adam at 2e-3, at most
+550 steps, ended by a loss below 0.15 or else an accuracy above 0.99. A step sees 1024 samples,
+drawn anew, where the published code took all; it also predicted with BatchNorm in training mode,
+here it does not.
 
 Recipe "phasewatch": patterns standardised, points scaled per bin, the recipe's replicas, class
 weights, the best of the tried weights, and the share of samples that tells the classes learned from
@@ -49,10 +50,9 @@ from phasewatch.models.networks.bins import (
 from phasewatch.models.registry import n_outputs
 from phasewatch.models.threads import one_thread
 
-RATE = 2e-3
-REPLICAS, STEPS, DECAY, DRAWN = 15, 550, 2e-5, 1024  # of the thesis's recipe
+DRAWN = 1024  # samples in a step of the thesis's recipe
 LOW, HIGH = 0.15, 0.99  # loss and accuracy that end it
-SETTLED = 32  # draws of 1024 samples that BatchNorm's statistics are taken of
+SETTLED = 32  # draws of as many that BatchNorm's statistics are taken of
 
 
 class Samples(nn.Module):
@@ -141,10 +141,12 @@ def fit(
     patterns, label
         (m, n_points), (m,) labelled.
     series, axis
-        (n, n_points) all usable patterns, whose largest intensity sets the unit of the thesis's
-        recipe, on `axis` (n_points,).
+        (n, n_points) all usable patterns, whose range sets the unit of the thesis's recipe, on
+        `axis` (n_points,).
     recipe
-        Its `name` says which; that of the thesis has its own numbers.
+        Its `name` says which. That of the thesis has `epochs` (steps), `replicas`, `noise` (a
+        fraction of the range), `rate` and `decay`; ours `epochs` (of 40 steps), `replicas`,
+        `rate`, `enough`, `patience` and `augmentation`.
 
     Raises
     ------
@@ -152,21 +154,25 @@ def fit(
         `bins` does not fit, or training diverged.
     """
     thesis = is_thesis(recipe)
-    options = {"bins": bins, "standardise": not thesis}
+    options: dict[str, Any] = {"bins": bins, "standardise": not thesis}
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = BinnedFcnn(n_points=patterns.shape[1], n_classes=n_classes, **options)
         how: dict[str, Any]
         if thesis:
-            largest = float(np.nanmax(series))
-            net.bins.leave(largest, axis)
-            shown = published(patterns, label, REPLICAS, largest, seed)
-            weight = np.ones(n_classes)
-            how = {"steps": STEPS, "decay": DECAY, "drawn": DRAWN, "stop": good_enough}
+            net.bins.leave(series, axis)
+            shown = published(patterns, label, series, recipe, seed)
+            weight, every = np.ones(n_classes), 1
+            how = {
+                "steps": recipe.epochs,
+                "decay": recipe.decay,
+                "drawn": DRAWN,
+                "stop": good_enough,
+            }
         else:
             shown, held = ours(patterns, label, recipe, seed)
             net.bins.scale(shown[0], axis)
-            weight = 1 / np.bincount(label, minlength=n_classes)
+            weight, every = 1 / np.bincount(label, minlength=n_classes), EPOCH
             how = {
                 "steps": recipe.epochs * EPOCH,
                 "held": Points.of(net.bins, *held),
@@ -175,14 +181,20 @@ def fit(
             }
         points = Points.of(net.bins, *shown)
         steps, loss = descend(
-            net.samples, points, _loss(weight), rate=RATE, progress=progress, **how
+            net.samples,
+            points,
+            _loss(weight),
+            rate=recipe.rate,
+            every=every,
+            progress=progress,
+            **how,
         )
         settle(net.samples, points)
     net.eval()
     if not thesis:
         with torch.inference_mode():
             net.level.fit(net(torch.from_numpy(held[0])), held[1])
-    return Fit(net, options, epochs=-(-steps // EPOCH), loss=loss, notes={"steps": steps})
+    return Fit(net, options, epochs=-(-steps // every), loss=loss, notes={"steps": steps})
 
 
 def good_enough(loss: float, logits: Tensor, label: Tensor) -> bool:

@@ -10,10 +10,11 @@ is 0 for a bin that does hardly better than chance. With n_bc the points of bin 
 class c, a curve is of the class c with the largest sum_b w_b n_bc. The logits are the logarithms of
 these sums plus one point of mean weight (Laplace), for two classes their difference.
 
-Recipe "thesis": points as they are (intensities in units in which the series' largest is that of
-the published set), 10 replicas with one-sided uniform noise, Adam at 8e-3 for 700 steps, A_b of the
-training points. A step sees 1024 points of each bin, drawn anew, where the published code took all.
-Its tensor of originals was overwritten by the first replica; here they are kept.
+Recipe "thesis": points as they are (intensities in units in which the series reaches from 0 to
+45.9, as the published set does), 10 replicas with one-sided uniform noise, Adam at 8e-3 for 700
+steps, A_b of the training points. A step sees 1024 points of each bin, drawn anew, where the
+published code took all. Its tensor of originals was overwritten by the first replica; here they are
+kept.
 
 Recipe "phasewatch": patterns standardised, points scaled per bin, the recipe's replicas, class
 weights, the best of the tried weights, A_b of replicas that were not trained on, averaged over
@@ -47,8 +48,8 @@ from phasewatch.models.networks.bins import (
 from phasewatch.models.registry import n_outputs
 from phasewatch.models.threads import one_thread
 
-RATE = 8e-3
-REPLICAS, STEPS, DECAY, DRAWN = 10, 700, 2e-5, 1024  # of the thesis's recipe
+FASTER = 4  # than the recipe's rate; that of the thesis is so for this network
+DRAWN = 1024  # points of each bin in a step of the thesis's recipe
 CHANCE = 1.1  # times 1/k: an accuracy from which on a bin is believed
 COUNTED = 1024  # points of each bin that A_b is taken of together
 
@@ -123,10 +124,12 @@ def fit(
     patterns, label
         (m, n_points), (m,) labelled.
     series, axis
-        (n, n_points) all usable patterns, whose largest intensity sets the unit of the thesis's
-        recipe, on `axis` (n_points,).
+        (n, n_points) all usable patterns, whose range sets the unit of the thesis's recipe, on
+        `axis` (n_points,).
     recipe
-        Its `name` says which; that of the thesis has its own numbers.
+        Its `name` says which. That of the thesis has `epochs` (steps), `replicas`, `noise` (a
+        fraction of the range), `rate` and `decay`; ours `epochs` (of 40 steps), `replicas`,
+        `rate`, `enough`, `patience` and `augmentation`.
 
     Raises
     ------
@@ -134,30 +137,35 @@ def fit(
         `bins` does not fit, or training diverged.
     """
     thesis = is_thesis(recipe)
-    options = {"bins": bins, "standardise": not thesis}
+    options: dict[str, Any] = {"bins": bins, "standardise": not thesis}
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = BinnedMlp(n_points=patterns.shape[1], n_classes=n_classes, **options)
         if thesis:
-            largest = float(np.nanmax(series))
-            net.bins.leave(largest, axis)
-            judged = points = Points.of(
-                net.bins, *published(patterns, label, REPLICAS, largest, seed)
-            )
+            net.bins.leave(series, axis)
+            judged = points = Points.of(net.bins, *published(patterns, label, series, recipe, seed))
             loss_of = _loss(None)
-            how = {"steps": STEPS, "decay": DECAY / bins, "drawn": DRAWN}
+            every = 1
+            how = {
+                "steps": recipe.epochs,
+                "rate": recipe.rate,
+                "decay": recipe.decay / bins,  # the loss is the mean over bins
+                "drawn": DRAWN,
+            }
         else:
             shown, held = ours(patterns, label, recipe, seed)
             net.bins.scale(shown[0], axis)
             points, judged = Points.of(net.bins, *shown), Points.of(net.bins, *held)
             loss_of = _loss(1 / np.bincount(label, minlength=n_classes))
+            every = EPOCH
             how = {
                 "steps": recipe.epochs * EPOCH,
+                "rate": FASTER * recipe.rate,
                 "held": judged,
                 "enough": recipe.enough,
                 "patience": recipe.patience,
             }
-        steps, loss = descend(net.points, points, loss_of, rate=RATE, progress=progress, **how)
+        steps, loss = descend(net.points, points, loss_of, every=every, progress=progress, **how)
         correct = accuracy(net.eval().points, judged, n_classes, by_class=not thesis)
     weight = believability(correct, n_classes)
     believed = bool(weight.any())
@@ -171,7 +179,7 @@ def fit(
         "believability": [round(float(w), 4) for w in weight],
         "bins_alike": not believed,  # no bin does better than chance: all count the same
     }
-    return Fit(net, options, epochs=-(-steps // EPOCH), loss=loss, notes=notes)
+    return Fit(net, options, epochs=-(-steps // every), loss=loss, notes=notes)
 
 
 def believability(accuracy: NDArray[np.float64], n_classes: int) -> NDArray[np.float64]:
@@ -185,11 +193,12 @@ def accuracy(
     net: nn.Module, points: Points, n_classes: int, *, by_class: bool
 ) -> NDArray[np.float64]:
     """Return the share (B,) of points of each bin that are correct, or its mean over classes."""
-    right, there = 0.0, torch.bincount(points.label, minlength=n_classes).double()
+    there = torch.bincount(points.label, minlength=n_classes).double()
+    right = torch.zeros(len(points.position), n_classes, dtype=torch.float64)
     for which in torch.arange(len(points)).split(COUNTED):
         x, y = points.take(which)
         good = (net(x).argmax(dim=1) == y).double()
-        right = right + good @ nn.functional.one_hot(y, n_classes).double()
+        right += good @ nn.functional.one_hot(y, n_classes).double()
     size = points.position.shape[1]
     shares = (right / (there * size)).mean(dim=1) if by_class else right.sum(dim=1) / len(points)
     found: NDArray[np.float64] = shares.numpy()

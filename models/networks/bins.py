@@ -42,9 +42,7 @@ EPOCH = 40  # steps
 MILDER = 4
 MORE = 4  # times the recipe's replicas; points are drawn from them, so they cost memory only
 
-# Uniform noise of [0, 1) / 12 was added to intensities of which the largest was 45.9066.
-LARGEST = 45.90664283740434
-NOISE = 1 / 12
+LARGEST = 45.90664283740434  # corrected intensity of the published set, whose smallest is about 0
 
 
 class Bins(nn.Module):
@@ -89,11 +87,12 @@ class Bins(nn.Module):
         spread = x.std(dim=(0, 2)).unsqueeze(1)
         self.spread.copy_(torch.where(spread > 1e-9 * spread.max(), spread, spread.max()))
 
-    def leave(self, largest: float, axis: Float64) -> None:
-        """Take two theta as it is, and intensities in units of `largest` / 45.9."""
+    def leave(self, series: Float32, axis: Float64) -> None:
+        """Take two theta as it is, and intensities such that `series` reaches from 0 to 45.9."""
+        lowest, largest = np.nanmin(series), np.nanmax(series)
         self.position.copy_(self._binned(axis))
-        self.centre.zero_()
-        self.spread.fill_(largest / LARGEST)
+        self.centre.fill_(float(lowest))
+        self.spread.fill_(float(largest - lowest) / LARGEST)
 
     def _binned(self, axis: Float64) -> Tensor:
         return torch.tensor(axis[: self.bins * self.size]).reshape(self.bins, self.size)
@@ -212,13 +211,14 @@ class Level(nn.Module):
         self.offset.copy_(torch.from_numpy(np.array(offset) - gain * mean / width))
 
 
-def published(patterns: Float32, label: Int64, replicas: int, largest: float, seed: int) -> Any:
-    """Return the labelled patterns, and `replicas` of each with one-sided uniform noise."""
+def published(patterns: Float32, label: Int64, series: Float32, recipe: Any, seed: int) -> Any:
+    """Return the labelled patterns, and replicas of each with one-sided uniform noise."""
     rng = np.random.default_rng([seed, 0])
-    noise = rng.random((replicas, *patterns.shape), np.float32)
-    noisy = patterns + np.float32(NOISE * largest / LARGEST) * noise
+    amplitude = recipe.noise * (np.nanmax(series) - np.nanmin(series))
+    noise = rng.random((recipe.replicas, *patterns.shape), np.float32)
+    noisy = patterns + np.float32(amplitude) * noise
     whole = np.concatenate([patterns, noisy.reshape(-1, patterns.shape[1])])
-    return whole, np.tile(label, 1 + replicas)
+    return whole, np.tile(label, 1 + recipe.replicas)
 
 
 def ours(patterns: Float32, label: Int64, recipe: Any, seed: int) -> tuple[Any, Any]:
