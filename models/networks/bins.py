@@ -48,9 +48,12 @@ LARGEST = 45.90664283740434  # corrected intensity of the published set, whose s
 class Bins(nn.Module):
     """Patterns (n, N) to scaled points (B, 2, n * size), two theta first.
 
-    With `standardise` a pattern's own mean and deviation are taken out first.
+    With `standardise` a pattern's own mean and deviation are taken out first. `axis` (n_points,)
+    is two theta as it was; with it, weights do not fit a card of another number of points, though
+    the points left out at the end may be all that differs.
     """
 
+    axis: Tensor
     position: Tensor
     centre: Tensor
     spread: Tensor
@@ -63,6 +66,7 @@ class Bins(nn.Module):
                 f"so that each has 2 points"
             )
         self.bins, self.size, self.standardise = bins, n_points // bins, standardise
+        self.register_buffer("axis", torch.zeros(n_points, dtype=torch.float64))
         edge = math.sqrt(3)  # where a uniform distribution of unit variance ends
         self.register_buffer("position", torch.linspace(-edge, edge, self.size).repeat(bins, 1))
         self.register_buffer("centre", torch.zeros(bins, 1))
@@ -79,7 +83,8 @@ class Bins(nn.Module):
 
     def scale(self, patterns: Float32, axis: Float64) -> None:
         """Take zero mean and unit variance per bin, of two theta and of `patterns`' intensity."""
-        where = self._binned(axis)
+        self.axis.copy_(torch.tensor(axis))
+        where = self._binned()
         where -= where.mean(dim=1, keepdim=True)
         self.position.copy_(where / where.std(dim=1, keepdim=True))
         x = self._cut(torch.from_numpy(patterns)).double()
@@ -90,12 +95,13 @@ class Bins(nn.Module):
     def leave(self, series: Float32, axis: Float64) -> None:
         """Take two theta as it is, and intensities such that `series` reaches from 0 to 45.9."""
         lowest, largest = np.nanmin(series), np.nanmax(series)
-        self.position.copy_(self._binned(axis))
+        self.axis.copy_(torch.tensor(axis))
+        self.position.copy_(self._binned())
         self.centre.fill_(float(lowest))
         self.spread.fill_(float(largest - lowest) / LARGEST)
 
-    def _binned(self, axis: Float64) -> Tensor:
-        return torch.tensor(axis[: self.bins * self.size]).reshape(self.bins, self.size)
+    def _binned(self) -> Tensor:
+        return self.axis[: self.bins * self.size].reshape(self.bins, self.size).clone()
 
     def _cut(self, patterns: Tensor) -> Tensor:
         if self.standardise:

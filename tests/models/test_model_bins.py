@@ -72,6 +72,9 @@ def test_the_same_seed_gives_the_same_bits_and_options_make_room_for_them(synthe
     assert not all(torch.equal(a[k], c[k]) for k in a)
     again = create(model, n_points=160, n_classes=2, **fits[0].options)
     again.load_state_dict(a)
+    assert np.array_equal(a["bins.axis"], series.axis)
+    with pytest.raises(RuntimeError, match=r"bins\.axis"):  # 161 has the same bins
+        create(model, n_points=161, n_classes=2, **fits[0].options).load_state_dict(a)
     together = eager(again.eval(), series.intensity)
     alone = np.concatenate([eager(fits[0].net, row[None]) for row in series.intensity])
     np.testing.assert_allclose(together, alone, atol=1e-5)
