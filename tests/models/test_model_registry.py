@@ -9,7 +9,8 @@ from phasewatch.models import ModelError, create, names
 from phasewatch.models.predict import probabilities
 from phasewatch.models.registry import register
 
-# thesis table 5.1, 4023 points, two classes
+# thesis table 5.1, 4023 points, two classes; the binned ones of 15 bins: 1058 B + 1 and 752 B;
+# pca-spectral learns no weight by gradient
 TABLE_5_1 = {
     "fcnn": 1_204_335,
     "cnn": 23_307,
@@ -18,6 +19,9 @@ TABLE_5_1 = {
     "transformer": 1_830_511,
     "conv-sc": 659_525,
     "conv-sct": 1_953_353,
+    "binned-fcnn": 15_871,
+    "binned-mlp": 11_280,
+    "pca-spectral": 0,
 }
 NEVER_CALLED = {"resnet": 4023 * 512 + 512}  # a linear layer that the table counts
 SHORTEST = {"resnet": 69, "cnn": 71, "conv-sc": 27, "conv-sct": 27}  # others: 2
@@ -46,7 +50,7 @@ def test_shapes(name, n_points, n_classes, synthetic):
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", TABLE_5_1)
+@pytest.mark.parametrize("name", [k for k in TABLE_5_1 if k[:3] not in ("bin", "pca")])
 def test_the_shortest_pattern(name, synthetic):
     shortest = SHORTEST.get(name, 2)
     net = create(name, n_points=shortest, n_classes=2).train()
@@ -59,7 +63,8 @@ def test_the_shortest_pattern(name, synthetic):
 def test_every_parameter_is_used(name, synthetic):
     torch.manual_seed(0)
     net = create(name, n_points=200, n_classes=3)
-    net(synthetic.as_input(net, torch.randn(8, 200, requires_grad=True))).square().sum().backward()
+    x = torch.randn(8, 200, requires_grad=True)
+    net(synthetic.as_input(net, x)).square().sum().backward()
     assert [k for k, p in net.named_parameters() if p.grad is None] == []
 
 
