@@ -7,12 +7,13 @@ x is the input, b a baseline of the same shape, s_k the log-odds of class k (`sc
     integrated          (x_j - b_j) integral_0^1 ds_k / dx_j (b + a (x - b)) da    in log-odds
 
 Integrated gradients (Sundararajan, Taly and Yan, ICML 2017, arXiv:1703.01365) are complete: their
-sum over j is s_k(x) - s_k(b). The integral is a midpoint sum; `Integrated.gap` is what it misses.
+sum over j is s_k(x) - s_k(b). The integral is a Gauss-Legendre sum; `Integrated.gap` is what it
+misses (32 points: 1 % of the rise for the CNN, 3 % for the FCNN; midpoints miss twice as much).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -20,7 +21,6 @@ from phasewatch.models.errors import ModelError
 from phasewatch.models.explain.scores import log_odds
 
 BATCH = 32  # patterns in a forward pass
-Score = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,18 +84,19 @@ def integrated(
         As `given`. A network that begins by normalising each pattern sees the same along the whole
         way from zero, so that zero is no baseline for it.
     steps
-        Midpoints between baseline and input.
+        Points between baseline and input at which the gradient is taken.
     """
     away = given - baseline
-    share = (torch.arange(steps, dtype=given.dtype) + 0.5) / steps
-    patterns = 1 if given.ndim == 1 else len(given)
-    total: torch.Tensor | None = None
-    for part in share.split(max(1, BATCH // patterns)):
-        between = baseline + part.reshape(-1, *[1] * given.ndim) * away
-        found = gradient(net, between, temperature=temperature).double().sum(dim=1)
-        total = found if total is None else total + found
-    assert total is not None
-    importance = total / steps * away
+    nodes, weights = np.polynomial.legendre.leggauss(steps)  # on -1 .. 1, of sum 2
+    each = (-1, *[1] * given.ndim)
+    share = torch.from_numpy((nodes + 1) / 2).to(given.dtype).reshape(each)
+    weight = torch.from_numpy(weights / 2).reshape(each)
+    at_once = max(1, BATCH // (1 if given.ndim == 1 else len(given)))
+    total = torch.zeros((), dtype=torch.float64)
+    for a, w in zip(share.split(at_once), weight.split(at_once), strict=True):
+        found = gradient(net, baseline + a * away, temperature=temperature)
+        total = total + (w * found.double()).sum(dim=1)
+    importance = total * away
     with torch.no_grad():
         ends = log_odds(net(torch.stack([baseline, given])).double(), temperature=temperature)
     rise = ends[1] - ends[0]
