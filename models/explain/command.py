@@ -44,9 +44,9 @@ def explain(
     series: Annotated[
         str, typer.Argument(help="Patterns: .npz, folder of .xy, NeXus/HDF5 or a result.")
     ],
-    out: Annotated[
-        Path, typer.Option(help="Folder for pictures, arrays and figures.")
-    ] = Path("explained"),
+    out: Annotated[Path, typer.Option(help="Folder for pictures, arrays and figures.")] = Path(
+        "explained"
+    ),
     method: Annotated[
         list[Method] | None, typer.Option(help="Of importance; may be repeated. Default: all.")
     ] = None,

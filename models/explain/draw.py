@@ -8,14 +8,18 @@ of its importance that lies on true Bragg peaks, dashed what would lie there by 
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from phasewatch.models.card import Card
 from phasewatch.models.explain import draw_weights
 from phasewatch.models.explain.explanation import Explanation
 from phasewatch.models.explain.panels import (
     behind,
+    centres,
     class_patterns,
     figure,
     over,
@@ -87,7 +91,7 @@ def _importance(method: str) -> Callable[..., None]:
                 bottom.text(0.5, 0.5, "no pattern", ha="center", transform=bottom.transAxes)
                 continue
             behind(bottom, series.axis, typical[k])
-            _signed_curve(bottom, series.axis, means[k])
+            _signed_curve(bottom, centres(columns), thin(means[k : k + 1], series.axis)[0][0])
             note = f"mean over the {int((told.label == k).sum())} patterns labelled {names[k]}"
             if (share := shares.get(k)) is not None and share.fraction is not None:
                 note += (
@@ -105,7 +109,8 @@ def _importance(method: str) -> Callable[..., None]:
                     lw=0,
                 )
             bottom.set_title(note, fontsize=9)
-        made.colorbar(paint, ax=grid[0, 1:], location="top", shrink=0.5, label=UNITS[method])
+        bar = made.colorbar(paint, ax=grid[0, 1:], location="top", shrink=0.5, aspect=40)
+        bar.set_label(UNITS[method])
         grid[1, 1].set_ylabel("mean importance")
         if known:
             own = one.values[told.label, np.arange(len(told.label))]
@@ -122,7 +127,7 @@ def _importance(method: str) -> Callable[..., None]:
     return draw
 
 
-def _signed_curve(axes, axis, values) -> None:
+def _signed_curve(axes: Axes, axis: NDArray[Any], values: NDArray[Any]) -> None:
     axes.fill_between(axis, values, 0, where=values > 0, color="#b2182b", lw=0.6)
     axes.fill_between(axis, values, 0, where=values < 0, color="#2166ac", lw=0.6)
     axes.axhline(0, color="0.5", lw=0.5)

@@ -12,6 +12,7 @@ from phasewatch.models.explain.explanation import Explanation
 from phasewatch.models.explain.panels import (
     SIGNED,
     behind,
+    centres,
     class_patterns,
     figure,
     row_edges,
@@ -46,7 +47,9 @@ def _weights(path: Path, told: Explanation, card: Card, series: Series, title: s
     assert weights is not None
     composed = [] if weights.composed is None else list(enumerate(weights.composed))
     made = figure(9, 4.5 + 1.6 * len(composed), f"{title}: weights, without any pattern")
-    panels = made.subplots(1 + len(composed), 1, sharex=True, height_ratios=[3, *[1] * len(composed)])
+    panels = made.subplots(
+        1 + len(composed), 1, sharex=True, height_ratios=[3, *[1] * len(composed)]
+    )
     panels = np.atleast_1d(panels)
     values, columns = thin(weights.rows, series.axis)
     norm = scale([values], signed=True)
@@ -61,7 +64,7 @@ def _weights(path: Path, told: Explanation, card: Card, series: Series, title: s
         smooth, edges = thin(line[None], series.axis)
         if k in typical:
             behind(panel, series.axis, typical[k])
-        panel.plot((edges[1:] + edges[:-1]) / 2, smooth[0], color=COLOURS[k % len(COLOURS)], lw=0.8)
+        panel.plot(centres(edges), smooth[0], color=COLOURS[k % len(COLOURS)], lw=0.8)
         panel.axhline(0, color="0.5", lw=0.5)
         panel.set_ylabel(f"composed,\nfor {card.classes[k]}")
         panel.set_yticks([0])

@@ -57,9 +57,7 @@ def components(net: nn.Module) -> Components | None:
     axes, variance = (held[name].cpu().double().numpy() for name in ("components", "variance"))
     loadings = axes * np.sqrt(variance)[:, None]
     squares = (loadings**2).sum(axis=0)
-    return Components(
-        loadings.astype(np.float32), (squares / squares.sum()).astype(np.float32)
-    )
+    return Components(loadings.astype(np.float32), (squares / squares.sum()).astype(np.float32))
 
 
 def bins(net: nn.Module) -> Bins | None:

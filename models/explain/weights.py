@@ -1,12 +1,12 @@
 """What the weights alone say, without a pattern and without a gradient.
 
-    first layer     rows of the first matrix, times the gain of a normalisation before it: what each
-                    hidden unit looks for along the axis
-    composed        the product of all matrices of a fully connected network, rectifiers left out.
-                    With W the matrices, g the gains of its layer normalisations and
-                    P = 1 - 11^T / n the subtraction of the mean that each begins with:
-                    W_L diag(g_L) P_L ... W_1 diag(g_1) P_1. It is the network's gradient up to
-                    positive factors if every rectifier were open: a first look, no attribution.
+first layer     rows of the first matrix, times the gain of a normalisation before it: what each
+                hidden unit looks for along the axis
+composed        the product of all matrices of a fully connected network, rectifiers left out.
+                With W the matrices, g the gains of its layer normalisations and
+                P = 1 - 11^T / n the subtraction of the mean that each begins with:
+                W_L diag(g_L) P_L ... W_1 diag(g_1) P_1. It is the network's gradient up to
+                positive factors if every rectifier were open: a first look, no attribution.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,132 @@
+import json
+
+import numpy as np
+import pytest
+import typer
+from torch import nn
+from typer.testing import CliRunner
+
+from phasewatch.models import ModelError, store
+from phasewatch.models.card import Card
+from phasewatch.models.explain import explanation
+from phasewatch.models.explain.command import explain
+from phasewatch.models.training import Recipe, train
+
+app = typer.Typer()
+app.command("explain")(explain)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(synthetic, tmp_path_factory):
+    """Write an FCNN, the series it was trained on with empty bins, and the series' true peaks."""
+    folder = tmp_path_factory.mktemp("explain")
+    series, truth = synthetic.series(n=30, n_classes=3)
+    labels = synthetic.labels(truth, [0, 4, 8, 12, 16, 20, 24, 28])
+    store.save(folder / "model", *train(series, labels, model="fcnn", recipe=Recipe(epochs=10)))
+    card = store.read_card(folder / "model")
+    plain = card.model_copy(update={"baseline": {"method": "none"}, "normalise": "none"})
+    (folder / "model" / "card.json").write_text(plain.to_json())
+    intensity = series.intensity.copy()
+    intensity[3, 10:13] = np.nan
+    intensity[7] = np.nan
+    np.savez(folder / "series.npz", x=series.axis, intensity=intensity, x_name="2th_deg")
+    peaks = ((30, 62, 120), (45, 90, 135), (20, 75, 105))
+    regions = np.zeros((30, 160), bool)
+    for i, k in enumerate(truth):
+        for peak in peaks[k]:
+            regions[i, peak - 3 : peak + 6] = True
+    other = folder / "true"
+    other.mkdir()
+    np.savez(other / "peaks.npz", axis=series.axis, low=np.packbits(regions, axis=1))
+    return folder
+
+
+def test_writes_pictures_arrays_and_figures(folder, tmp_path):
+    out, peaks = tmp_path / "out", folder / "true" / "peaks.npz"
+    done = run(
+        folder / "model", folder / "series.npz", "--out", out, "--peaks", peaks, "--steps", 8
+    )
+    assert done.exit_code == 0, done.output
+    methods = ("gradient", "absolute", "input-x-gradient", "integrated")
+    pictures = {*(f"importance-{m}.png" for m in methods), "weights.png"}
+    assert {p.name for p in out.iterdir()} == pictures | {"explanation.npz", "explanation.json"}
+    assert all((out / p).stat().st_size > 10_000 for p in pictures)
+
+    figures = json.loads((out / "explanation.json").read_text())
+    assert figures["model"] == store.read_card(folder / "model").sha256
+    assert figures["n_patterns"] == 29
+    assert set(figures["pictures"]) == pictures
+    shares = figures["methods"]["integrated"]["peaks"]["present"]
+    assert set(shares) >= {"overall", "class before"}
+    assert shares["overall"]["ratio"] > 1.5
+    assert figures["methods"]["integrated"]["completeness_gap"] < 0.5
+
+    with np.load(out / "explanation.npz", allow_pickle=False) as found:
+        assert 7 not in found["index"]
+        for method in ("gradient", "input-x-gradient", "integrated"):
+            assert found[method].shape == (3, 29, 160)
+            assert np.isfinite(found[method]).all()
+        assert found["absolute.mean"].shape == (3, 160)
+        assert found["integrated.peak-fraction"].shape == (29,)
+        assert found["weights.composed"].shape == (3, 160)
+        np.testing.assert_allclose(found["peak-coverage"], 27 / 160)
+    assert "peaks in the pattern" in done.output
+
+
+def test_peaks_beside_the_series_are_found(folder, tmp_path):
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    for name, source in (("series.npz", folder), ("peaks.npz", folder / "true")):
+        (run_folder / name).write_bytes((source / name).read_bytes())
+    arguments = (folder / "model", run_folder / "series.npz", "--method", "gradient")
+    for again in ("a", "b"):
+        done = run(*arguments, "--every", 10, "--out", tmp_path / again)
+        assert done.exit_code == 0, done.output
+    figures = json.loads((tmp_path / "a" / "explanation.json").read_text())
+    assert figures["peaks"] == "peaks.npz"
+    assert figures["n_patterns"] == 3
+    assert list(figures["methods"]) == ["gradient"]
+    for name in ("explanation.npz", "explanation.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_without_peaks(folder, tmp_path):
+    done = run(
+        folder / "model",
+        folder / "series.npz",
+        *("--method", "absolute", "--every", 10, "--baseline", "zero"),
+        *("--out", tmp_path / "out"),
+    )
+    assert done.exit_code == 0, done.output
+    assert "on Bragg peaks" not in done.output
+    figures = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    assert figures["methods"] == {"absolute": {"peaks": None}}
+    with np.load(tmp_path / "out" / "explanation.npz") as found:
+        assert found["absolute"].min() >= 0
+        assert not found["baseline"].any()
+
+
+def test_errors(folder, tmp_path):
+    model, series = folder / "model", folder / "series.npz"
+    (tmp_path / "file").write_text("")
+    for arguments, message in (
+        ((model, series, "--out", tmp_path / "file"), "is a file; --out is the folder"),
+        ((model, series, "--peaks", tmp_path / "none.npz"), "none.npz: no file"),
+        ((model, tmp_path / "none.npz"), "none.npz: no such file"),
+        ((tmp_path / "none", series), "card.json is missing"),
+    ):
+        error = run(*arguments).exception
+        assert isinstance(error, ModelError)
+        assert message in str(error)
+    assert run(model, series, "--method", "magic").exit_code == 2
+
+
+def test_a_network_that_was_not_learned_shows_no_importance(synthetic):
+    net = nn.Module()
+    assert not explanation.learned(net)
+    assert explanation.learned(nn.Linear(2, 1))
+    assert Card.model_fields
