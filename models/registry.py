@@ -37,6 +37,7 @@ register("conv-sc", "phasewatch.models.networks.conv_sc")
 register("conv-sct", "phasewatch.models.networks.conv_sct")
 register("fcnn", "phasewatch.models.networks.fcnn")
 register("lstm", "phasewatch.models.networks.lstm")
+register("pca-spectral", "phasewatch.models.networks.pca_spectral")
 register("resnet", "phasewatch.models.networks.resnet")
 register("transformer", "phasewatch.models.networks.transformer")
 

@@ -30,7 +30,7 @@ class Integrated:
     Attributes
     ----------
     importance
-        (n_classes, \\*shape of x), in log-odds.
+        (n_classes, ...) as x, in log-odds.
     rise
         (n_classes,), s(x) - s(b).
     gap
@@ -43,7 +43,7 @@ class Integrated:
 
 
 def gradient(net: nn.Module, inputs: torch.Tensor, *, temperature: float = 1.0) -> torch.Tensor:
-    """Return ds_k / dx, (n_classes, \\*shape of inputs).
+    """Return ds_k / dx, (n_classes, ...) as `inputs`.
 
     Parameters
     ----------

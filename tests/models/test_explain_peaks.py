@@ -9,7 +9,7 @@ AXIS = np.linspace(10, 20, 11)
 
 @pytest.fixture
 def file(tmp_path):
-    """Write three patterns: a low peak at points 2 and 3, one of the high phase at 7 in the last."""
+    """Write three patterns: a low peak at points 2 and 3, in the last a high one at 7."""
     low = np.zeros((3, 11), bool)
     low[:2, 2:4] = True
     high = np.zeros((3, 11), bool)
