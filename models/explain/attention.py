@@ -45,7 +45,8 @@ def attention(
     at
         Positions of those to look at; default all.
     """
-    if not hasattr(net, "attention"):
+    maps = getattr(net, "attention", None)
+    if maps is None:
         return {}
     at = np.arange(len(patterns)) if at is None else at
     context = int(getattr(net, "context", 0))
@@ -55,7 +56,7 @@ def attention(
     with one_thread(), torch.no_grad():
         for done, (i, k) in enumerate(zip(at.tolist(), label.tolist(), strict=True)):
             given = whole[max(0, i - context) : i + 1] if context else whole[i]
-            for name, found in net.attention(given[None]).items():
+            for name, found in maps(given[None]).items():
                 one = found[0].mean(dim=0) if found.ndim == 4 else found[0]
                 if name.startswith("temporal"):
                     rows = last.setdefault(

@@ -68,9 +68,9 @@ def _importance(method: str) -> Callable[..., None]:
     def draw(path: Path, told: Explanation, card: Card, series: Series, title: str) -> None:
         one, names = told.importance[method], card.classes
         signed, n_classes = method != "absolute", len(names)
-        known = told.regions is not None
-        widths = [0.12, *[4] * n_classes, *([1] if known else [])]
-        made = figure(2.2 + 4 * n_classes + known, 8.5, f"{title}: {method}")
+        regions = told.regions
+        widths = [0.12, *[4] * n_classes, *([] if regions is None else [1])]
+        made = figure(1 + sum(widths), 8.5, f"{title}: {method}")
         grid = made.subplots(2, len(widths), width_ratios=widths, height_ratios=(5, 3))
         patterns, columns = thin(told.patterns, series.axis)
         maps = [thin(values, series.axis)[0] for values in one.values]
@@ -93,12 +93,13 @@ def _importance(method: str) -> Callable[..., None]:
             behind(bottom, series.axis, typical[k])
             _signed_curve(bottom, centres(columns), thin(means[k : k + 1], series.axis)[0][0])
             note = f"mean over the {int((told.label == k).sum())} patterns labelled {names[k]}"
-            if (share := shares.get(k)) is not None and share.fraction is not None:
+            share = shares.get(k)
+            if regions is not None and share is not None and share.fraction is not None:
                 note += (
                     f"\n{100 * share.fraction:.0f} % on Bragg peaks, by chance "
                     f"{100 * share.chance:.1f} %: {share.ratio:.1f} times"
                 )
-                present = told.regions[told.label == k].any(axis=0)  # type: ignore[index]
+                present = regions[told.label == k].any(axis=0)
                 bottom.fill_between(
                     series.axis,
                     0,
@@ -112,12 +113,12 @@ def _importance(method: str) -> Callable[..., None]:
         bar = made.colorbar(paint, ax=grid[0, 1:], location="top", shrink=0.5, aspect=40)
         bar.set_label(UNITS[method])
         grid[1, 1].set_ylabel("mean importance")
-        if known:
+        if regions is not None:
             own = one.values[told.label, np.arange(len(told.label))]
             side = grid[0, -1]
             side.sharey(grid[0, 0])
-            side.plot(fractions(own, told.regions), told.index, "k", lw=1)
-            side.plot(told.regions.mean(axis=1), told.index, "--", color="0.5", lw=1)
+            side.plot(fractions(own, regions), told.index, "k", lw=1)
+            side.plot(regions.mean(axis=1), told.index, "--", color="0.5", lw=1)
             side.set_xlim(0)
             side.set_title("on peaks", fontsize=9)
             side.tick_params(labelleft=False)

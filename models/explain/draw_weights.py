@@ -100,10 +100,19 @@ def _bins(path: Path, told: Explanation, card: Card, series: Series, title: str)
     made = figure(9, 4.5, f"{title}: weight of each bin")
     panel = made.subplots()
     at = np.append(series.axis, 2 * series.axis[-1] - series.axis[-2])[found.first]
-    for k, pattern in class_patterns(told.patterns, told.label).items():
-        back = panel.twinx() if k == 0 else back  # noqa: F821
-        back.plot(series.axis, pattern, color=COLOURS[k % len(COLOURS)], lw=0.8)
     panel.bar(at[:-1], found.weight, np.diff(at), align="edge", color="0.85", edgecolor="w")
+    curves = panel.twinx()
+    for k, pattern in class_patterns(told.patterns, told.label).items():
+        curves.plot(
+            series.axis,
+            pattern,
+            color=COLOURS[k % len(COLOURS)],
+            lw=0.8,
+            label=f"mean pattern of {card.classes[k]}",
+        )
+    curves.set_yticks([])
+    curves.legend(fontsize=9)
+    panel.margins(x=0)
     panel.set_ylabel("weight of the bin's vote")
     panel.set_xlabel(AXIS[series.unit])
     save(made, path)

@@ -69,7 +69,7 @@ def bins(net: nn.Module) -> Bins | None:
     cut = getattr(net, "bins", None)
     if not isinstance(cut, nn.Module) or not hasattr(cut, "size"):
         return None
-    n, size = int(cut.bins), int(cut.size)
+    n, size = (int(getattr(cut, name)) for name in ("bins", "size"))
     held = dict(net.named_buffers())
     if "weight" in held:
         weight = held["weight"]

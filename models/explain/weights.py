@@ -55,11 +55,11 @@ def weight_map(net: nn.Module, *, n_points: int, n_classes: int) -> WeightMap | 
     )
     if at is None:
         return None
-    gain = torch.eye(n_points, dtype=torch.float64)
+    rows = _double(layers[at].weight)
     before = layers[at - 1] if at else None
     if isinstance(before, nn.LayerNorm) and before.normalized_shape == (n_points,):
-        gain = _matrix(before)
-    rows = _double(layers[at].weight) @ gain
+        rows = rows * _double(before.weight)
+        rows = rows - rows.mean(dim=1, keepdim=True)
     if not (type(net) is nn.Sequential and all(map(_simple, layers))):
         return WeightMap(rows.float().numpy())
     rest = torch.eye(rows.shape[0], dtype=torch.float64)
@@ -81,11 +81,9 @@ def _simple(layer: nn.Module) -> bool:
 def _matrix(layer: nn.Module) -> torch.Tensor:
     """Return the matrix of a linear layer, or of a layer normalisation up to its scale."""
     weight = _double(layer.weight)
-    return weight if isinstance(layer, nn.Linear) else weight[:, None] * _centring(len(weight))
-
-
-def _centring(n: int) -> torch.Tensor:
-    return torch.eye(n, dtype=torch.float64) - 1 / n
+    if isinstance(layer, nn.Linear):
+        return weight
+    return weight[:, None] * (torch.eye(len(weight), dtype=torch.float64) - 1 / len(weight))
 
 
 def _double(parameter: object) -> torch.Tensor:

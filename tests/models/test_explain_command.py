@@ -3,13 +3,11 @@ import json
 import numpy as np
 import pytest
 import typer
-from torch import nn
 from typer.testing import CliRunner
 
 from phasewatch.models import ModelError, store
-from phasewatch.models.card import Card
-from phasewatch.models.explain import explanation
 from phasewatch.models.explain.command import explain
+from phasewatch.models.networks import pca_spectral
 from phasewatch.models.training import Recipe, train
 
 app = typer.Typer()
@@ -83,15 +81,12 @@ def test_peaks_beside_the_series_are_found(folder, tmp_path):
     for name, source in (("series.npz", folder), ("peaks.npz", folder / "true")):
         (run_folder / name).write_bytes((source / name).read_bytes())
     arguments = (folder / "model", run_folder / "series.npz", "--method", "gradient")
-    for again in ("a", "b"):
-        done = run(*arguments, "--every", 10, "--out", tmp_path / again)
-        assert done.exit_code == 0, done.output
-    figures = json.loads((tmp_path / "a" / "explanation.json").read_text())
+    done = run(*arguments, "--every", 10, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    figures = json.loads((tmp_path / "out" / "explanation.json").read_text())
     assert figures["peaks"] == "peaks.npz"
     assert figures["n_patterns"] == 3
     assert list(figures["methods"]) == ["gradient"]
-    for name in ("explanation.npz", "explanation.json"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_without_peaks(folder, tmp_path):
@@ -125,8 +120,37 @@ def test_errors(folder, tmp_path):
     assert run(model, series, "--method", "magic").exit_code == 2
 
 
-def test_a_network_that_was_not_learned_shows_no_importance(synthetic):
-    net = nn.Module()
-    assert not explanation.learned(net)
-    assert explanation.learned(nn.Linear(2, 1))
-    assert Card.model_fields
+def test_votes_say_what_they_can_show(synthetic, folder, tmp_path):
+    series, truth = synthetic.series(n=30)
+    label = truth[[2, 12, 20, 27]]
+    fit = pca_spectral.fit(
+        series.intensity[[2, 12, 20, 27]],
+        label,
+        series=series.intensity,
+        axis=series.axis,
+        n_classes=2,
+        recipe=None,
+        seed=0,
+        progress=None,
+    )
+    _, card, novelty = store.load(folder / "model")
+    update = {
+        "architecture": "pca-spectral",
+        "options": fit.options,
+        "classes": ("before", "after"),
+        "n_parameters": 0,
+    }
+    store.save(tmp_path / "votes", fit.net, card.model_copy(update=update), novelty)
+    np.savez(tmp_path / "run.npz", x=series.axis, intensity=series.intensity, x_name="2th_deg")
+    done = run(tmp_path / "votes", tmp_path / "run.npz", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "pca-spectral votes and has no gradient: its loadings" in " ".join(done.output.split())
+    names = {"components.png", "explanation.npz", "explanation.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == names
+    with np.load(tmp_path / "out" / "explanation.npz") as found:
+        assert found["components.contributions"].sum() == pytest.approx(1, abs=1e-5)
+        peaks = found["components.contributions"][[30, 45, 62, 90, 120, 135]]
+        assert peaks.min() > 1 / 160
+    figures = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    assert figures["methods"] == {}
+    assert figures["weights"] == ["components"]

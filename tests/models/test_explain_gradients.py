@@ -100,19 +100,19 @@ def test_a_pattern_is_explained_by_itself(patterns):
 
 @pytest.mark.parametrize("name", ["lstm", "transformer", "conv-sct"])
 def test_windows_of_sequence_networks(name, patterns):
-    net, patterns = fresh(name, context=2), patterns[:4]
+    net, patterns = fresh(name, n_classes=2, context=2), patterns[:4]
     done = []
     found = importance(net, patterns, steps=2, progress=lambda *a: done.append(a))
     assert done[-1] == (4, 4)
     for method, one in found.items():
-        assert one.values.shape == (3, 4, 160)
-        assert one.window.shape == (3, 4, 3)
+        assert one.values.shape == (2, 4, 160)
+        assert one.window.shape == (2, 4, 3)
         there = ~np.isnan(one.window[0])
         np.testing.assert_array_equal(there, [[0, 0, 1], [0, 1, 1], [1, 1, 1], [1, 1, 1]])
         of_points = np.abs(one.values) if method == "gradient" else one.values
         np.testing.assert_allclose(of_points.sum(axis=2), one.window[:, :, -1], atol=1e-4)
 
-    last = importance(net, patterns, methods=["integrated"], at=np.array([3]), steps=128)
+    last = importance(net, patterns, methods=["integrated"], at=np.array([3]), steps=64)
     windows = torch.from_numpy(np.stack([patterns[1:], np.tile(patterns.mean(0), (3, 1))]))
     with torch.no_grad():
         score = log_odds(net(windows)).numpy()
