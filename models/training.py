@@ -114,6 +114,7 @@ def train(
         axis=Axis.of(series.axis, series.unit),
         baseline=series.baseline,
         normalise=series.normalise,
+        context=getattr(net, "context", 0),
         training=Training(
             digest=series.digest,
             provenance=series.source,
@@ -168,7 +169,7 @@ def _fit(
         order = np.concatenate([rng.permutation(len(patterns)) for _ in range(recipe.replicas)])
         net.train()
         for rows in np.array_split(order, per_epoch):
-            x = torch.from_numpy(replicate(patterns[rows], rng, augmentation))
+            x = _alone(net, torch.from_numpy(replicate(patterns[rows], rng, augmentation)))
             y = torch.from_numpy(label[rows])
             optimiser.zero_grad()
             _loss(net(x), y, weight).backward()
@@ -176,7 +177,7 @@ def _fit(
             schedule.step()
         net.eval()
         with torch.inference_mode():
-            loss = float(_loss(net(held), held_label, weight))
+            loss = float(_loss(net(_alone(net, held)), held_label, weight))
         if not math.isfinite(loss):
             raise ModelError(f"training diverged in epoch {epoch}: the loss is {loss}")
         if loss < best:
@@ -188,6 +189,11 @@ def _fit(
             break
     net.load_state_dict(kept)
     return epoch, best
+
+
+def _alone(net: nn.Module, patterns: torch.Tensor) -> torch.Tensor:
+    """Return patterns (n, n_points) as what `net` takes: with context, windows of one."""
+    return patterns[:, None] if getattr(net, "context", 0) else patterns
 
 
 def _loss(logits: torch.Tensor, label: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -48,6 +48,11 @@ def make_series(
     return series, truth
 
 
+def as_input(net, patterns):
+    """Return patterns (n, n_points) as a batch of n for `net`: with context, windows of one."""
+    return patterns[:, None] if getattr(net, "context", 0) else patterns
+
+
 def make_labels(truth: np.ndarray, index: list[int]) -> Labels:
     classes = ("before", "after") if truth.max() == 1 else ("before", "during", "after")
     return Labels(np.array(index), truth[index].astype(np.int64), classes)
@@ -55,7 +60,7 @@ def make_labels(truth: np.ndarray, index: list[int]) -> Labels:
 
 @pytest.fixture(scope="session")
 def synthetic() -> SimpleNamespace:
-    return SimpleNamespace(series=make_series, labels=make_labels)
+    return SimpleNamespace(series=make_series, labels=make_labels, as_input=as_input)
 
 
 @pytest.fixture(
