@@ -6,7 +6,7 @@ the share of the earlier ones is summed over the axis, per pattern of the window
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,14 +34,15 @@ class Importance:
         (n_classes, n, context + 1): summed over the axis, for each pattern of the window, the last
         being the pattern itself; NaN where the series had not begun. None without context. Of
         ``gradient``, whose sum over points has no meaning, the absolute values are summed.
-    gap
-        The largest violation of completeness, as a fraction of the mean absolute rise in log-odds
-        from the baseline; None but for ``integrated``.
+    gap, rise
+        Of ``integrated``, in log-odds, else None: the largest violation of completeness, and the
+        mean absolute rise from the baseline to a pattern.
     """
 
     values: Float32
     window: Float32 | None = None
     gap: float | None = None
+    rise: float | None = None
 
     def mean(self, label: NDArray[np.int64]) -> Float32:
         """Return (n_classes, n_points): for class k, the mean over the patterns labelled k.
@@ -115,29 +116,27 @@ def importance(
                 for method in set(methods) - {"integrated"}:
                     rows[method].append(ready[method])
             if "integrated" in methods:
-                found = integrated(
+                whole_way = integrated(
                     net, given, base.expand_as(given), steps=steps, temperature=temperature
                 )
-                rows["integrated"].append(found.importance)
-                gaps.append(found.gap.abs().max())
-                rises.append(found.rise.abs().mean())
+                rows["integrated"].append(whole_way.importance)
+                gaps.append(whole_way.gap.abs().max())
+                rises.append(whole_way.rise.abs().mean())
             if progress is not None:
                 progress(done, len(at))
-    gap = float(max(gaps) / (sum(rises) / len(rises))) if gaps else None
-    return {
-        method: _importance(found, context, method, gap if method == "integrated" else None)
-        for method, found in rows.items()
-    }
+    found = {method: _importance(row, context, method) for method, row in rows.items()}
+    if gaps:
+        rise = float(sum(rises) / len(rises))
+        found["integrated"] = replace(found["integrated"], gap=float(max(gaps)), rise=rise)
+    return found
 
 
-def _importance(
-    rows: list[torch.Tensor], context: int, method: str, gap: float | None
-) -> Importance:
+def _importance(rows: list[torch.Tensor], context: int, method: str) -> Importance:
     if not context:
-        return Importance(torch.stack(rows, dim=1).numpy(), gap=gap)
+        return Importance(torch.stack(rows, dim=1).numpy())
     values = torch.stack([row[:, -1] for row in rows], dim=1).numpy()
     window = np.full((*values.shape[:2], context + 1), np.nan, np.float32)
     for i, row in enumerate(rows):
         sums = (row.abs() if method == "gradient" else row).sum(dim=2)
         window[:, i, context + 1 - sums.shape[1] :] = sums
-    return Importance(values, window, gap)
+    return Importance(values, window)

@@ -131,10 +131,10 @@ def _show(told: "Explanation", card: "Card", peaks: Path | None) -> None:
             "each point are shown"
         )
     for name, one in told.importance.items():
-        if one.gap is not None and one.gap > LARGEST_GAP:
+        if one.gap is not None and one.rise is not None and one.gap > LARGEST_GAP * one.rise:
             console.print(
-                f"{name}: the sum misses the rise of the score by {100 * one.gap:.0f} % at worst: "
-                "more --steps, unless the network counts votes"
+                f"{name}: not complete: the log-odds rise by {one.rise:.2g} on average, and the "
+                f"sum misses that by up to {one.gap:.2g}; --steps helps unless the network votes"
             )
     if not told.importance or peaks is None:
         return
@@ -142,6 +142,8 @@ def _show(told: "Explanation", card: "Card", peaks: Path | None) -> None:
     for head in ("method", "patterns", "peaks in the pattern", "peaks anywhere in the run"):
         table.add_column(head)
     for name in told.importance:
+        if name == "absolute" and "gradient" in told.importance:
+            continue  # the same by definition
         shares = told.shares(name)
         for key in shares["present"]:
             both = [shares[region][key] for region in ("present", "run")]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 
 from phasewatch.models.card import Card
 from phasewatch.models.explain.explanation import Explanation
@@ -141,7 +142,10 @@ def _attention(path: Path, told: Explanation, card: Card, series: Series, title:
         made.colorbar(shown, ax=row, shrink=0.8, label="attention")
     for panel, (name, values) in zip(grid[-1], along.items(), strict=False):
         panel.set_axis_on()
-        _ages(panel, values, told, f"{name} attention of the last pattern", "viridis", None)
+        # A window of t patterns gives each 1/t if it sees no difference.
+        relative = values * np.isfinite(values).sum(axis=1, keepdims=True)
+        norm = Normalize(0, float(np.nanpercentile(relative, 99)))
+        _ages(panel, relative, told, f"{name}, of the last pattern\n(1: all alike)", "viridis", norm)
     save(made, path)
 
 

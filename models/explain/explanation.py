@@ -194,7 +194,7 @@ def figures(told: Explanation, card: Card) -> dict[str, Any]:
         shares = told.shares(method)
         methods[method] = {"peaks": {k: by_class(v) for k, v in shares.items()} or None}
         if one.gap is not None:
-            methods[method]["completeness_gap"] = one.gap
+            methods[method] |= {"largest_gap": one.gap, "mean_rise": one.rise}
     return {
         "architecture": card.architecture,
         "n_patterns": len(told.index),
