@@ -25,6 +25,7 @@ from phasewatch.models.explain.panels import (
 from phasewatch.models.report import AXIS, COLOURS
 from phasewatch.models.series import Series
 
+SHOWN = 16  # components: the rest of a noisy series is noise
 Draw = Callable[[Path, Explanation, Card, Series, str], None]
 
 
@@ -74,7 +75,7 @@ def _weights(path: Path, told: Explanation, card: Card, series: Series, title: s
 
 
 def _components(path: Path, told: Explanation, card: Card, series: Series, title: str) -> None:
-    """Contributions over the mean patterns, loadings of the components below."""
+    """Contributions over the mean pattern, loadings of the first components below."""
     found = told.components
     assert found is not None
     made = figure(9, 7, f"{title}: principal components")
@@ -83,13 +84,13 @@ def _components(path: Path, told: Explanation, card: Card, series: Series, title
     top.plot(series.axis, 100 * found.contributions, "k", lw=0.8)
     top.set_ylabel("contribution (% per point)")
     top.set_ylim(bottom=0)
-    values, columns = thin(found.loadings, series.axis)
+    values, columns = thin(found.loadings[:SHOWN], series.axis)
     rows = np.arange(len(values) + 1) + 0.5
     norm = scale([values], signed=True)
     shown = bottom.pcolormesh(columns, rows, values, norm=norm, cmap=SIGNED, rasterized=True)
     made.colorbar(shown, ax=bottom, label="loading (intensity)", location="bottom", shrink=0.5)
     bottom.invert_yaxis()
-    bottom.set_ylabel("component")
+    bottom.set_ylabel(f"component (of {len(found.loadings)})")
     bottom.set_xlabel(AXIS[series.unit])
     save(made, path)
 
@@ -145,7 +146,9 @@ def _attention(path: Path, told: Explanation, card: Card, series: Series, title:
         # A window of t patterns gives each 1/t if it sees no difference.
         relative = values * np.isfinite(values).sum(axis=1, keepdims=True)
         norm = Normalize(0, float(np.nanpercentile(relative, 99)))
-        _ages(panel, relative, told, f"{name}, of the last pattern\n(1: all alike)", "viridis", norm)
+        _ages(
+            panel, relative, told, f"{name}, of the last pattern\n(1: all alike)", "viridis", norm
+        )
     save(made, path)
 
 
