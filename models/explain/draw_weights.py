@@ -146,6 +146,7 @@ def _attention(path: Path, told: Explanation, card: Card, series: Series, title:
         # A window of t patterns gives each 1/t if it sees no difference.
         relative = values * np.isfinite(values).sum(axis=1, keepdims=True)
         norm = Normalize(0, float(np.nanpercentile(relative, 99)))
+        panel.set_ylabel("position in the series")
         _ages(
             panel, relative, told, f"{name}, of the last pattern\n(1: all alike)", "viridis", norm
         )

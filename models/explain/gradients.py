@@ -8,7 +8,8 @@ x is the input, b a baseline of the same shape, s_k the log-odds of class k (`sc
 
 Integrated gradients (Sundararajan, Taly and Yan, ICML 2017, arXiv:1703.01365) are complete: their
 sum over j is s_k(x) - s_k(b). The integral is a Gauss-Legendre sum; `Integrated.gap` is what it
-misses (32 points: 1 % of the rise for the CNN, 3 % for the FCNN; midpoints miss twice as much).
+misses: with 32 points at worst 2 % of the mean rise for a CNN and 10 % for an FCNN, on 150 patterns
+of a simulated run; midpoints miss about twice as much.
 """
 
 from dataclasses import dataclass
