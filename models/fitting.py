@@ -8,7 +8,7 @@ labels, for as many epochs as were best; what was held out are often a third of 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,7 +154,7 @@ def by_thesis(
 
 def _train(
     net: nn.Module, data: Labelled, n_classes: int, recipe: Recipe, epochs: int, seed: list[int]
-):
+) -> Iterator[int]:
     """Train `net` in place; yield the number of each epoch when it is done."""
     rng = np.random.default_rng(seed)
     weight = balanced(data.label, n_classes)
