@@ -57,7 +57,7 @@ def test_progress_and_early_stop(synthetic):
     recipe = Recipe(epochs=30, patience=2, enough=0.0)
     _, card, _ = train(
         series,
-        synthetic.labels(truth, FEW),
+        synthetic.labels(truth, list(range(0, 40, 4))),
         model="fcnn",
         recipe=recipe,
         progress=lambda *call: calls.append(call),
