@@ -5,7 +5,7 @@ Here and not with the benchmarks, since torch is imported in this package only.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from phasewatch.models import novelty, store
 from phasewatch.models.card import Axis, Card, Training
 from phasewatch.models.gaps import bridge
+from phasewatch.models.networks.sequence import SequenceNetwork
 from phasewatch.models.predict import windows
 from phasewatch.models.registry import create
 
@@ -82,10 +83,11 @@ def plain_forward(folder: Path) -> Callable[[NDArray[np.float32]], NDArray[np.fl
         x = torch.from_numpy(patterns)
         with torch.inference_mode():
             if context:
-                features = net.embed(x)
+                sees = cast(SequenceNetwork, net)
+                features = sees.embed(x)
                 held = torch.cat([held.reshape(-1, features.shape[1]), features])
                 parts = windows(held, first=len(held) - len(x), context=context)
-                logits = torch.cat([net.follow(part) for part in parts])
+                logits = torch.cat([sees.follow(part) for part in parts])
                 held = held[-context:]
             else:
                 logits = net(x)

@@ -32,7 +32,9 @@ from phasewatch.models.errors import ModelError
 from phasewatch.models.forward import compiled
 from phasewatch.models.gaps import bridge
 from phasewatch.models.kernels import softmax
+from phasewatch.models.networks.sequence import SequenceNetwork
 from phasewatch.models.novelty import Novelty
+from phasewatch.models.recurrence import compiled_follow
 from phasewatch.models.regrid import regrid
 from phasewatch.models.store import load
 from phasewatch.models.threads import one_thread
@@ -90,6 +92,7 @@ class Predictor:
         # What is to be computed of each pattern, one beside the other.
         parts = cast(nn.ModuleList, self._net.parts) if self._context else [self._net]
         self._parts = [self._fastest(part, on_cpu) for part in parts]
+        self._compiled_follow = compiled_follow(self._net) if on_cpu else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process without the kernels, which are made anew there."""
@@ -156,11 +159,14 @@ class Predictor:
                 f"{self._context}"
             )
         held = np.concatenate([earlier, features]).astype(np.float32, copy=False)
-        parts = windows(torch.from_numpy(held), first=len(earlier), context=self._context)
-        follow = cast(Callable[[torch.Tensor], torch.Tensor], self._net.follow)
-        logits = [self._by_torch(follow, part) for part in parts]
+        first, memory = len(earlier), held[-self._context :].copy()
+        if self._compiled_follow is not None:
+            return self._compiled_follow(held, first=first, context=self._context), memory
+        net = cast(SequenceNetwork, self._net)
+        parts = windows(torch.from_numpy(held), first=first, context=self._context)
+        logits = [self._by_torch(net.follow, part) for part in parts]
         none = np.empty((0, len(self.card.classes)), np.float32)
-        return np.concatenate(logits) if logits else none, held[-self._context :].copy()
+        return np.concatenate(logits) if logits else none, memory
 
     def _fastest(self, net: nn.Module, on_cpu: bool) -> Callable[[Float32 | torch.Tensor], Float32]:
         """Return `net` as a function of bridged patterns (n, n_points)."""
@@ -232,8 +238,9 @@ def eager(net: nn.Module, patterns: Float32) -> Float32:
     x = torch.from_numpy(patterns)
     with torch.inference_mode():
         if context := getattr(net, "context", 0):
-            parts = windows(net.embed(x), first=0, context=context)
-            return probabilities(torch.cat([net.follow(part) for part in parts]).double())
+            sees = cast(SequenceNetwork, net)
+            parts = windows(sees.embed(x), first=0, context=context)
+            return probabilities(torch.cat([sees.follow(part) for part in parts]).double())
         return probabilities(net(x).double())
 
 

@@ -26,6 +26,7 @@ Weights of convolutions, of the embedding and before a rectifier start as He's (
 """
 
 from collections import OrderedDict
+from typing import cast
 
 import torch
 from torch import nn
@@ -58,7 +59,7 @@ class ConvSC(nn.Sequential):
         ``spatial`` (n, 2, 256, 256): positions of the embedding, which are not those of the
         pattern, since each is a weighted sum of all; ``channel`` (n, 8, 8): A above.
         """
-        return branch_attention(self.branch, patterns)
+        return branch_attention(cast(nn.Sequential, self.branch), patterns)
 
 
 class Fusion(nn.Module):
@@ -66,11 +67,14 @@ class Fusion(nn.Module):
 
     def __init__(self, length: int) -> None:
         super().__init__()
-        self.embedding = nn.Sequential(nn.Linear(length, WIDTH), nn.LayerNorm(WIDTH))
+        linear, last = nn.Linear(length, WIDTH), nn.Conv1d(CHANNELS, 1, 1)
+        he(linear)
+        he(last)
+        self.embedding = nn.Sequential(linear, nn.LayerNorm(WIDTH))
         self.spatial = attention(CHANNELS, HEADS)
         self.gamma = nn.Parameter(torch.zeros(1))
         self.norm = nn.LayerNorm(WIDTH)
-        self.conv3 = nn.Sequential(nn.Conv1d(CHANNELS, 1, 1), nn.BatchNorm1d(1), nn.ReLU())
+        self.conv3 = nn.Sequential(last, nn.BatchNorm1d(1), nn.ReLU())
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return what is left of the channels."""
@@ -94,9 +98,10 @@ def branch(name: str, n_points: int) -> nn.Sequential:
 
     def conv(width_in: int, width_out: int, stride: int) -> nn.Sequential:
         layer = nn.Conv1d(width_in, width_out, 5, stride=stride)
+        he(layer)
         return nn.Sequential(layer, nn.BatchNorm1d(width_out), nn.ReLU(), nn.MaxPool1d(2))
 
-    made = nn.Sequential(
+    return nn.Sequential(
         OrderedDict(
             unflatten=nn.Unflatten(1, (1, n_points)),
             conv1=conv(1, 64, 2),
@@ -104,15 +109,17 @@ def branch(name: str, n_points: int) -> nn.Sequential:
             fusion=Fusion(length),
         )
     )
-    for layer in (made.conv1[0], made.conv2[0], made.fusion.embedding[0], made.fusion.conv3[0]):
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
-    return made
 
 
 def branch_attention(made: nn.Sequential, patterns: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the attention maps of a `branch` for patterns (n, n_points)."""
-    return made.fusion.attention(made[:-1](patterns))
+    return cast(Fusion, made.fusion).attention(made[:-1](patterns))
+
+
+def he(layer: nn.Linear | nn.Conv1d) -> None:
+    """Draw He's weights for `layer`, and set its biases to 0."""
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(cast(torch.Tensor, layer.bias))
 
 
 def _unlike(x: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,8 @@ window ends with the pattern that is classified and holds at most ``context`` + 
 Weights start as in `conv_sc`; the temporal embedding's as Xavier's, and its convolution's at 1.
 """
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -44,9 +46,10 @@ class ConvSCT(nn.Module):
         self.parts = nn.ModuleList([embedding, convolutional])
         self.register_buffer("positions", positions(context + 1, WIDTH), persistent=False)
         self.temporal = attention(WIDTH, HEADS)
-        self.conv4 = nn.Sequential(nn.Conv1d(1, 1, 1), nn.BatchNorm1d(1), nn.ReLU())
-        nn.init.ones_(self.conv4[0].weight)
-        nn.init.zeros_(self.conv4[0].bias)
+        scale = nn.Conv1d(1, 1, 1)
+        nn.init.ones_(scale.weight)
+        nn.init.constant_(cast(torch.Tensor, scale.bias), 0)
+        self.conv4 = nn.Sequential(scale, nn.BatchNorm1d(1), nn.ReLU())
         self.feed_forward = FeedForward(WIDTH, HIDDEN)
         self.head = head(WIDTH, outputs)
 
@@ -74,7 +77,7 @@ class ConvSCT(nn.Module):
         u = self._embedded(windows)
         return {
             "temporal": maps(self.temporal, u + self.positions[-u.shape[1] :]),
-            **branch_attention(self.parts[1], windows[:, -1]),
+            **branch_attention(cast(nn.Sequential, self.parts[1]), windows[:, -1]),
         }
 
     def _embedded(self, windows: torch.Tensor) -> torch.Tensor:

@@ -43,6 +43,8 @@ def build(*, n_points: int, n_classes: int) -> nn.Module:
         length = (length - 1) // 2 + 1
     window = -(-length // 8)
     features = WIDTHS[-1] * (length - window + 1)
+    last = nn.Linear(features, n_outputs(n_classes))
+    nn.init.normal_(last.weight, std=0.05)
     net = nn.Sequential(
         nn.LayerNorm(n_points),
         nn.Unflatten(1, (1, n_points)),
@@ -53,12 +55,11 @@ def build(*, n_points: int, n_classes: int) -> nn.Module:
         Streams([_stream(kernel, window) for kernel in KERNELS]),
         nn.Flatten(),
         nn.LayerNorm(features),
-        nn.Linear(features, n_outputs(n_classes)),
+        last,
     )
     for layer in net.modules():
         if isinstance(layer, nn.Conv1d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    nn.init.normal_(net[-1].weight, std=0.05)
     return net
 
 

@@ -10,11 +10,25 @@ pattern has the same position in a short and in a long window, of a live and of 
 """
 
 import math
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from phasewatch.models.errors import ModelError
+
+
+class SequenceNetwork(Protocol):
+    """What a network with context has; `parts` one beside the other make the features."""
+
+    context: int
+    parts: nn.ModuleList
+
+    def embed(self, patterns: torch.Tensor) -> torch.Tensor:
+        """Map patterns (n, n_points) to features (n, E)."""
+
+    def follow(self, windows: torch.Tensor) -> torch.Tensor:
+        """Map windows of features (n, t, E) to the logits of their last patterns."""
 
 
 def check_context(name: str, context: int) -> int:

@@ -1,4 +1,4 @@
-"""A small series with a transition, and models trained on it, one per architecture."""
+"""A small series with a transition, and models trained on it."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from phasewatch.models.labels import Labels
-from phasewatch.models.registry import names
 from phasewatch.models.series import Series
 from phasewatch.models.training import Recipe, train
 
@@ -48,6 +47,11 @@ def make_series(
     return series, truth
 
 
+def as_input(net, patterns):
+    """Return patterns (n, n_points) as a batch of n for `net`: with context, windows of one."""
+    return patterns[:, None] if getattr(net, "context", 0) else patterns
+
+
 def make_labels(truth: np.ndarray, index: list[int]) -> Labels:
     classes = ("before", "after") if truth.max() == 1 else ("before", "during", "after")
     return Labels(np.array(index), truth[index].astype(np.int64), classes)
@@ -55,16 +59,15 @@ def make_labels(truth: np.ndarray, index: list[int]) -> Labels:
 
 @pytest.fixture(scope="session")
 def synthetic() -> SimpleNamespace:
-    return SimpleNamespace(series=make_series, labels=make_labels)
+    return SimpleNamespace(series=make_series, labels=make_labels, as_input=as_input)
 
 
-@pytest.fixture(
-    scope="session",
-    params=[(m, c) for m in names() for c in (2, 3)],
-    ids=lambda p: f"{p[0]}-{p[1]}",
-)
+TRAINED = (("cnn", 2), ("cnn", 3), ("fcnn", 2), ("fcnn", 3), ("resnet", 2))
+
+
+@pytest.fixture(scope="session", params=TRAINED, ids=lambda p: f"{p[0]}-{p[1]}")
 def trained(request):
-    """Return (net, card, novelty) of each architecture, for two and three classes."""
+    """Return (net, card, novelty): two networks that are translated, and one that torch runs."""
     model, n_classes = request.param
     series, truth = make_series(n=30, n_classes=n_classes)
     labels = make_labels(truth, [0, 4, 8, 12, 16, 20, 24, 28])

@@ -176,8 +176,14 @@ def test_unknown_device(trained, device):
 
 def test_context_is_refused(trained):
     net, card, novelty = trained
-    with pytest.raises(ModelError, match="context: 5"):
+    with pytest.raises(ModelError, match="context: the card has 5, the network 0"):
         Predictor(net, card.model_copy(update={"context": 5}), novelty)
+
+
+def test_memory_is_for_models_with_context(predictor, expected):
+    assert expected.memory is None
+    with pytest.raises(ModelError, match="earlier: the model has no context"):
+        predictor(PATTERNS, np.zeros((1, 4), np.float32))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -121,7 +121,7 @@ def test_card_of_another_model(folder, change, message):
 
 
 def test_card_of_another_architecture(folder):
-    other = {"cnn": "fcnn", "fcnn": "cnn"}[load(folder)[1].architecture]
+    other = "cnn" if load(folder)[1].architecture == "fcnn" else "fcnn"
     rewrite_card(folder, architecture=other)
     with pytest.raises(ModelError, match="does not match: tensor net"):
         load(folder)
