@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from phasewatch.bench.twin import lambda_files, tables
+from phasewatch.bench.twin.peaks import write_peaks
 from phasewatch.bench.twin.run import Run
 from phasewatch.pipeline.errors import PipelineError
 
@@ -52,6 +53,7 @@ def write_run(
     frames = kind == "frames"
     tables.write_truth(out / "truth.csv", run)
     tables.write_labels(out / "labels.csv", run, k=labels)
+    write_peaks(out / "peaks.npz", run)
     if frames:
         (out / "calibration.poni").write_text(tables.poni_text(run), encoding="utf-8")
         np.save(out / "mask.npy", run.mask)

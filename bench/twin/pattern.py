@@ -125,6 +125,10 @@ class Model:
         return total
 
     def _powder(self, phase: Phase, pressure_gpa: float) -> Floats:
+        return profile(self.two_theta_deg, self.lines(phase, pressure_gpa))
+
+    def lines(self, phase: Phase, pressure_gpa: float) -> Lines:
+        """Return the lines of a sample that is all `phase`, in arbitrary units."""
         run = self.conditions
         found = lines(
             phase,
@@ -135,10 +139,7 @@ class Model:
             uniaxial_strain=run.uniaxial_strain * pressure_gpa / 10,
         )
         weights = self._textures[phase.name][: len(found.intensity)]
-        return profile(
-            self.two_theta_deg,
-            Lines(found.two_theta_deg, found.fwhm_deg, found.intensity * weights),
-        )
+        return Lines(found.two_theta_deg, found.fwhm_deg, found.intensity * weights)
 
     @cached_property
     def _textures(self) -> dict[str, Floats]:

@@ -4,7 +4,7 @@ What is random is drawn from the run's seed and the frame's number alone, so fra
 whatever order, and in whatever process, it is asked for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from phasewatch.bench.twin import experiment as experiments
 from phasewatch.bench.twin.atoms import Floats
 from phasewatch.bench.twin.detector import LAYOUTS, N_BINS, SATURATION, Detector, Layout
 from phasewatch.bench.twin.experiment import Conditions, Experiment
-from phasewatch.bench.twin.pattern import Model
+from phasewatch.bench.twin.pattern import Lines, Model
 from phasewatch.bench.twin.sampler import sample
 from phasewatch.bench.twin.spots import Spots, spots
 from phasewatch.pipeline.errors import PipelineError
@@ -112,6 +112,16 @@ class Run:
         seed = np.random.SeedSequence(self.conditions.seed, spawn_key=(6,))
         z = np.random.default_rng(seed).standard_normal(self.conditions.frames)
         return np.exp(self.conditions.flux_noise * z)
+
+    def lines(self, i: int) -> list[tuple[str, Lines]]:
+        """Return the lines of frame `i` for each phase present, as (low, high or other, lines)."""
+        pressure, x = float(self.pressure_gpa[i]), float(self.fraction[i])
+        found = []
+        parts = (("low", self.experiment.low, 1 - x), ("high", self.experiment.high, x))
+        for part, phase, share in parts:
+            shape = self._model.lines(phase, pressure)
+            found.append((part, replace(shape, intensity=share * shape.intensity)))
+        return found
 
     def expected(self, i: int) -> Floats:
         """Return the noise-free intensity of frame `i` on `axis`, without the anvils' spots."""
