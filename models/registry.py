@@ -3,7 +3,8 @@
 An architecture is one module with a function
 ``build(*, n_points, n_classes, **options) -> torch.nn.Module`` that maps patterns
 (n, n_points) float32 to logits (n, 1) for two classes or (n, n_classes) for more, and one line
-below. Its module, and with it torch, is imported when the first network is made.
+below. Its module, and with it torch, is imported when the first network is made. One that sees
+windows of earlier patterns too is described in `phasewatch.models.networks.sequence`.
 """
 
 from importlib import import_module
@@ -32,7 +33,12 @@ def register(name: str, module: str) -> None:
 
 
 register("cnn", "phasewatch.models.networks.cnn")
+register("conv-sc", "phasewatch.models.networks.conv_sc")
+register("conv-sct", "phasewatch.models.networks.conv_sct")
 register("fcnn", "phasewatch.models.networks.fcnn")
+register("lstm", "phasewatch.models.networks.lstm")
+register("resnet", "phasewatch.models.networks.resnet")
+register("transformer", "phasewatch.models.networks.transformer")
 
 
 def names() -> tuple[str, ...]:
