@@ -39,6 +39,7 @@ register("fcnn", "phasewatch.models.networks.fcnn")
 register("lstm", "phasewatch.models.networks.lstm")
 register("resnet", "phasewatch.models.networks.resnet")
 register("transformer", "phasewatch.models.networks.transformer")
+register("pca-spectral", "phasewatch.models.networks.pca_spectral")
 
 
 def names() -> tuple[str, ...]:
