@@ -5,11 +5,16 @@ from typing import Any
 
 from phasewatch.bench.contest.contender import Answer, Contender, Progress, usable
 from phasewatch.bench.contest.data import Data
-from phasewatch.models import train
+from phasewatch.models import create, train
 from phasewatch.models.evaluate import evaluate
 from phasewatch.models.predict import Predictor
 from phasewatch.models.recipes import named
 from phasewatch.models.series import Series
+
+
+def prepare(data: Data, model: str) -> None:
+    """Import what `model` needs, so that no measurement of time or memory contains it."""
+    create(model, n_points=len(data.train.axis), n_classes=len(data.labels.classes))
 
 
 def learn(

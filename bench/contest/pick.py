@@ -11,7 +11,9 @@ LABELLED = 31  # at most, of a simulated run: as many as the thesis labelled
 STEP = 10  # every tenth, as in the thesis
 PER_CLASS = 5  # fewer than this in a class, and the step is smaller
 LABELLED_REAL = 10
-CLEAR_SHARE = 0.9  # of the first and the last class the tenth next to the transition is not labelled
+CLEAR_SHARE = (
+    0.9  # of the first and the last class the tenth next to the transition is not labelled
+)
 
 
 def every_tenth(fraction: NDArray[np.float64]) -> Int64:
