@@ -41,22 +41,40 @@ class Augmentation:
     noise: float = 2.0
 
 
-def replicate(patterns: Float32, rng: np.random.Generator, how: Augmentation) -> Float32:
-    """Return one replica of each of `patterns` (n, n_points) float32, free of empty bins."""
+def replicate(
+    patterns: Float32,
+    rng: np.random.Generator,
+    how: Augmentation,
+    *,
+    group: NDArray[np.int64] | None = None,
+) -> Float32:
+    """Return one replica of each pattern.
+
+    Parameters
+    ----------
+    patterns
+        (n, n_points) float32, free of empty bins.
+    group
+        (n,) int64, rising from 0 by 1: patterns of one group, such as the window of a sequence,
+        have all but e in common. Without it each is a group of its own.
+    """
     n, n_points = patterns.shape
+    group = np.arange(n) if group is None else group
+    k = int(group[-1]) + 1 if n else 0
     index = np.arange(n_points)
     u = np.linspace(0, 1, n_points)
-    strength = rng.random((n, 1))
-    a, b = (strength * rng.normal(0, (how.shift, how.stretch), (n, 2))).T
-    warp = np.cos(np.pi * np.arange(how.knots)[:, None] * u)
-    coefficients = strength * rng.normal(0, how.warp / np.sqrt(how.knots), (n, how.knots))
-    factor = how.noise * np.power(4.0, -rng.random(n))
+    strength = rng.random((k, 1))
+    a, b = (strength * rng.normal(0, (how.shift, how.stretch), (k, 2))).T
+    cosines = np.cos(np.pi * np.arange(how.knots)[:, None] * u)
+    coefficients = strength * rng.normal(0, how.warp / np.sqrt(how.knots), (k, how.knots))
+    factor = how.noise * np.power(4.0, -rng.random(k))
     noise = rng.standard_normal((n, n_points), np.float32)
+    moved = index + (n_points - 1) * (a[:, None] + b[:, None] * (u - 0.5))
+    warp = np.exp(coefficients @ cosines)
     out = np.empty((n, n_points), np.float32)
-    for i, y in enumerate(patterns):
-        moved = index + (n_points - 1) * (a[i] + b[i] * (u - 0.5))
-        out[i] = np.interp(moved, index, y) * np.exp(coefficients[i] @ warp)
-        out[i] += factor[i] * noise_level(y) * noise[i]
+    for i, (g, y) in enumerate(zip(group, patterns, strict=True)):
+        out[i] = np.interp(moved[g], index, y) * warp[g]
+        out[i] += factor[g] * noise_level(y) * noise[i]
     return out
 
 

@@ -74,10 +74,11 @@ class Training(_Frozen):
     provenance: Text  # the series' file, and what else is known of it
     labels: dict[int, int]  # index in the series -> class
     n_patterns: Count  # of the series; the unlabelled ones set the range of novelty
-    recipe: dict[str, Any]  # replicas and optimiser
+    recipe: dict[str, Any]  # its name and values
     seed: int
     epochs: Count  # that were run
-    loss: Finite  # on replicas that were not trained on
+    loss: Finite  # on patterns that were held out, or the last of training where none were
+    notes: dict[str, Any] = Field(default_factory=dict)  # of the architecture and its fit
 
 
 class Card(_Frozen):

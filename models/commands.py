@@ -26,7 +26,14 @@ def train(
     model: Annotated[str, typer.Option(help="Architecture, such as cnn or fcnn.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same weights.")] = 0,
+    recipe: Annotated[
+        str, typer.Option(help="How: phasewatch, or thesis, as published.")
+    ] = "phasewatch",
     epochs: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(min=1, help="Earlier patterns that a sequence network looks back to."),
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Classes in order: a,b,c. Default: as they appear.")
     ] = None,
@@ -36,16 +43,18 @@ def train(
     from phasewatch.models.evaluate import evaluate as evaluate_on
     from phasewatch.models.labels import read_labels
     from phasewatch.models.predict import Predictor
+    from phasewatch.models.recipes import named
     from phasewatch.models.series import read_series
 
+    how = named(recipe, model, epochs=epochs)
+    options = {} if context is None else {"context": context}
     _refuse_other_folder(out)
     patterns = read_series(series)
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     given = read_labels(labels, series_index=patterns.index, classes=names)
-    recipe = training.Recipe() if epochs is None else training.Recipe(epochs=epochs)
     with _progress(f"training {model}") as progress:
         net, card, novelty = training.train(
-            patterns, given, model=model, seed=seed, recipe=recipe, progress=progress
+            patterns, given, model=model, seed=seed, recipe=how, progress=progress, **options
         )
     predictor = Predictor(net, card, novelty, device="cpu")
     with _progress("classifying the series") as progress:

@@ -11,7 +11,7 @@ from phasewatch.models.confidence import AmbiguityZone, classification_confidenc
 from phasewatch.models.errors import ModelError
 from phasewatch.models.gaps import fault
 from phasewatch.models.labels import Labels
-from phasewatch.models.predict import Predictor, check
+from phasewatch.models.predict import Predictions, Predictor, check
 from phasewatch.models.series import Series
 
 BLOCK = 64  # patterns between two calls of progress
@@ -76,6 +76,8 @@ def evaluate(
 ) -> Evaluation:
     """Classify the usable patterns of `series`; tell `progress` how many are done, and of how many.
 
+    To a model with context, a pattern that cannot be used is as if it had never been there.
+
     Raises
     ------
     ModelError
@@ -98,9 +100,10 @@ def evaluate(
     index = np.array([i for i, why in enumerate(faults) if why is None], np.int64)
     if len(index) == 0:
         raise ModelError(f"{series.source}: no pattern can be used; pattern 0: {faults[0]}")
-    parts = []
+    parts: list[Predictions] = []
     for first in range(0, len(index), BLOCK):
-        parts.append(predictor(series.intensity[index[first : first + BLOCK]]))
+        earlier = parts[-1].memory if parts else None
+        parts.append(predictor(series.intensity[index[first : first + BLOCK]], earlier))
         if progress is not None:
             progress(min(first + BLOCK, len(index)), len(index))
     probability = np.concatenate([part.probability for part in parts])

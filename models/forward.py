@@ -3,7 +3,8 @@
 `compiled` translates a network into a row of kernels (`phasewatch.models.kernels`) if it is made of
 layers that `LAYERS` knows; that table alone decides. Batch normalisation is folded into the weights
 before it, rectifier and pooling into the kernel. A convolution's values are stored position by
-position, (length, channels), where torch has (channels, length).
+position, (length, channels), where torch has (channels, length). Attention stays with torch, one
+pattern at a time.
 
 Another kind of layer is one more line in the table: a function that takes the layer, the layers
 after it (from which it removes those whose work it does as well) and the shape of one pattern, and
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from phasewatch.models import kernels
+from phasewatch.models.networks.attention import FeedForward
+from phasewatch.models.networks.conv_sc import Fusion
+from phasewatch.models.threads import one_thread
 
 Float32 = NDArray[np.float32]
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -45,6 +49,9 @@ class Row:
         rest = list(layers)
         while rest:
             layer = rest.pop(0)
+            if type(layer) is nn.Sequential:
+                rest[:0] = layer
+                continue
             if type(layer) not in LAYERS:
                 raise UnknownLayerError
             step, shape = LAYERS[type(layer)](layer, rest, shape)
@@ -88,10 +95,10 @@ class Forward:
 
 def compiled(net: nn.Module, n_points: int) -> Forward | None:
     """Translate `net`, in evaluation mode and as it is now; None if a layer is not known."""
-    if type(net) is not nn.Sequential:
+    if type(net).forward is not nn.Sequential.forward:
         return None
     try:
-        return Forward(Row(list(net), (n_points,)))
+        return Forward(Row(list(cast(nn.Sequential, net)), (n_points,)))
     except UnknownLayerError:
         return None
 
@@ -157,12 +164,34 @@ def _flatten(layer: nn.Flatten, rest: list[nn.Module], shape: Shape) -> tuple[St
     return step, flat
 
 
+def _one_by_one(layer: nn.Module, rest: list[nn.Module], shape: Shape) -> tuple[Step, Shape]:
+    """Leave `layer` to torch, one pattern at a time on one thread."""
+    with torch.inference_mode():
+        new = tuple(layer(torch.zeros(1, *shape)).shape[1:])
+    _require(len(new) == 1)
+    stored = shape[::-1]
+
+    def step(x: Float32, n: int, y: Float32) -> None:
+        patterns, found = (torch.from_numpy(a) for a in (x, y))
+        size, width = math.prod(shape), new[0]
+        with one_thread(), torch.inference_mode():
+            # Torch's own memory, so that kernels which look at the alignment do the same for all.
+            here = torch.empty(1, *stored)
+            for i in range(n):
+                here[0] = patterns[i * size : (i + 1) * size].view(stored)
+                found[i * width : (i + 1) * width] = layer(here.transpose(1, -1))[0]
+
+    return step, new
+
+
 LAYERS: dict[type[nn.Module], Callable[..., tuple[Step | None, Shape]]] = {
     nn.Linear: _linear,
     nn.Conv1d: _conv,
     nn.LayerNorm: _layer_norm,
     nn.Unflatten: _unflatten,
     nn.Flatten: _flatten,
+    FeedForward: _one_by_one,
+    Fusion: _one_by_one,
 }
 
 

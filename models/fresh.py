@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from phasewatch.models import novelty, store
 from phasewatch.models.card import Axis, Card, Training
 from phasewatch.models.gaps import bridge
+from phasewatch.models.predict import windows
 from phasewatch.models.registry import create
 
 
@@ -59,6 +60,7 @@ def save(
         axis=Axis.of(axis, unit),
         baseline=dict(baseline),
         normalise=normalise,
+        context=getattr(net, "context", 0),
         training=training,
         n_parameters=store.n_parameters(net),
     )
@@ -68,13 +70,26 @@ def save(
 def plain_forward(folder: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """Return the loop body of a user: patterns (n, n_points) to logits, eagerly, on the CPU.
 
-    Torch decides on its threads, as it does for a user.
+    Torch decides on its threads, as it does for a user. A network with context is given a series,
+    one call after the other, and holds the features that it needs.
     """
     net, _, _ = store.load(folder)
+    context = getattr(net, "context", 0)
+    held = torch.empty(0)  # features of the patterns before
 
     def forward(patterns: NDArray[np.float32]) -> NDArray[np.float32]:
+        nonlocal held
+        x = torch.from_numpy(patterns)
         with torch.inference_mode():
-            logits: NDArray[np.float32] = net(torch.from_numpy(patterns)).numpy()
-            return logits
+            if context:
+                features = net.embed(x)
+                held = torch.cat([held.reshape(-1, features.shape[1]), features])
+                parts = windows(held, first=len(held) - len(x), context=context)
+                logits = torch.cat([net.follow(part) for part in parts])
+                held = held[-context:]
+            else:
+                logits = net(x)
+            found: NDArray[np.float32] = logits.numpy()
+            return found
 
     return forward

@@ -7,14 +7,19 @@ below. Its module, and with it torch, is imported when the first network is made
 windows of earlier patterns too is described in `phasewatch.models.networks.sequence`.
 """
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from inspect import Parameter, signature
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from phasewatch.models.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
+
+# What `train` gives to every architecture; all else that one takes is an option of its own.
+GIVEN = {"n_points", "n_classes", "series", "axis", "recipe", "seed", "progress"}
 
 _modules: dict[str, str] = {}
 
@@ -66,20 +71,34 @@ def create(name: str, *, n_points: int, n_classes: int, **options: Any) -> "nn.M
     ModelError
         Unknown name or option, fewer than two classes, or too few points for the architecture.
     """
-    if name not in _modules:
-        raise ModelError(f"model {name!r} is not known; there are: {', '.join(names())}")
     if n_classes < 2:
         raise ModelError(f"n_classes is {n_classes}: a classifier needs at least 2")
-    build = import_module(_modules[name]).build
+    build = module(name).build
+    check_options(name, build, options)
+    net: nn.Module = build(n_points=n_points, n_classes=n_classes, **options)
+    return net
+
+
+def module(name: str) -> ModuleType:
+    """Import and return the module of an architecture.
+
+    Beside ``build`` it may have its own training ``fit`` (see `phasewatch.models.fit`), and a text
+    ``NOTE`` for the card.
+    """
+    if name not in _modules:
+        raise ModelError(f"model {name!r} is not known; there are: {', '.join(names())}")
+    return import_module(_modules[name])
+
+
+def check_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that `function`, the ``build`` or ``fit`` of `name`, does not take."""
     known = [
-        p.name for p in signature(build).parameters.values() if p.kind == Parameter.KEYWORD_ONLY
+        p.name for p in signature(function).parameters.values() if p.kind == Parameter.KEYWORD_ONLY
     ]
     for option in options:
         if option not in known:
-            own = ", ".join(k for k in known if k not in {"n_points", "n_classes"}) or "none"
+            own = ", ".join(k for k in known if k not in GIVEN) or "none"
             raise ModelError(f"model {name!r} has no option {option!r}; it has: {own}")
-    net: nn.Module = build(n_points=n_points, n_classes=n_classes, **options)
-    return net
 
 
 def n_outputs(n_classes: int) -> int:

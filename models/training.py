@@ -1,18 +1,10 @@
-"""From a few labelled patterns of a series to a model.
+"""From a few labelled patterns of a series to a model: network, card and novelty statistics.
 
-Every epoch shows `Recipe.replicas` fresh replicas of each labelled pattern (`augment`), weighted so
-that each class counts alike, to Adam, whose rate falls along a cosine. After each epoch the
-network, in evaluation mode, is tried on replicas that it never trains on. They are of the same
-labelled patterns, so their loss says when to stop, not how well the model will do on others. The
-best weights are kept; training stops early when that loss has been below `Recipe.enough` for
-`Recipe.patience` epochs.
-
-The temperature stays 1: held-out replicas are too like the trained ones to find it by.
+How the network is trained is said by the recipe (`phasewatch.models.recipes`) and done by
+`phasewatch.models.fitting`, or by the architecture's own ``fit`` where it has one.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -22,40 +14,26 @@ from numpy.typing import NDArray
 from torch import nn
 
 from phasewatch.models import novelty as novelty_of
+from phasewatch.models import registry
 from phasewatch.models.augment import Augmentation, replicate
 from phasewatch.models.card import Axis, Card, Training
 from phasewatch.models.errors import ModelError
+from phasewatch.models.fitting import Fitted, Progress, by_phasewatch, by_thesis
 from phasewatch.models.gaps import bridge, fault
 from phasewatch.models.labels import Labels
 from phasewatch.models.novelty import Novelty
-from phasewatch.models.registry import create
+from phasewatch.models.recipes import Recipe, Thesis, named
 from phasewatch.models.series import Series
 from phasewatch.models.store import n_parameters
 from phasewatch.models.threads import one_thread
+from phasewatch.models.windows import Labelled
+
+__all__ = ["Progress", "Recipe", "Thesis", "named", "train", "training_range"]
 
 Float32 = NDArray[np.float32]
-Progress = Callable[[int, int, float], None]
+Int64 = NDArray[np.int64]
 
-HELD_OUT = 2  # replicas of each labelled pattern
 MAX_RANGE = 512  # patterns that set the range of novelty, at equal distances along the series
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train; 10 labels of 4023 points cost the CNN at most 27 s of one core."""
-
-    epochs: int = 80
-    replicas: int = 8
-    batch: int = 16
-    rate: float = 2e-3
-    enough: float = 0.01
-    patience: int = 10
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "replicas", "batch", "patience"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"{name} is {getattr(self, name)}: at least 1")
 
 
 def train(
@@ -64,7 +42,7 @@ def train(
     *,
     model: str,
     seed: int = 0,
-    recipe: Recipe | None = None,
+    recipe: Recipe | Thesis | str | None = None,
     licence: str = "not stated",
     progress: Progress | None = None,
     **options: Any,
@@ -77,12 +55,16 @@ def train(
     ----------
     series
         All its usable patterns, labelled or not, set the range outside of which a pattern is novel.
+        Sequence networks see those before a labelled one as well.
     labels
         Of some of its patterns; every class must be there.
     model, **options
         The architecture, as `phasewatch.models.create` takes it.
+    recipe
+        Or its name, ``"phasewatch"`` (which is taken without) or ``"thesis"``.
     progress
-        Called after each epoch with the epochs done, their number, and the held-out loss.
+        Called after each epoch with the epochs done, their number as far as it is known, and the
+        loss.
 
     Returns
     -------
@@ -94,19 +76,25 @@ def train(
     ModelError
         A class without a label, a labelled pattern that cannot be used, or training that diverged.
     """
-    recipe = recipe or Recipe()
-    for k, name in enumerate(labels.classes):
-        if k not in labels.label:
-            raise ModelError(f"labels: class {name!r} has no pattern")
-    for i in labels.index:
-        if why := fault(series.intensity[i]):
-            raise ModelError(f"labels: index {i}: the pattern cannot be trained on: {why}")
-    patterns = bridge(series.intensity[labels.index])
+    if recipe is None or isinstance(recipe, str):
+        recipe = named(recipe or "phasewatch", model)
+    usable = _check(series, labels)
+    patterns = bridge(series.intensity[usable])
+    at = np.searchsorted(usable, labels.index)
     n_classes = len(labels.classes)
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = create(model, n_points=len(series.axis), n_classes=n_classes, **options)
-        epochs, loss = _fit(net, patterns, labels.label, n_classes, recipe, seed, progress)
+        if hasattr(registry.module(model), "fit"):
+            fitted, options = _own_fit(
+                series, patterns, at, labels, model, recipe, seed, progress, options
+            )
+        else:
+            fitted = _by_gradient(
+                patterns, at, labels.label, model, n_classes, recipe, seed, progress, options
+            )
+    notes = dict(fitted.notes)
+    if note := getattr(registry.module(model), "NOTE", ""):
+        notes["architecture"] = note
     card = Card(
         architecture=model,
         options=options,
@@ -114,6 +102,8 @@ def train(
         axis=Axis.of(series.axis, series.unit),
         baseline=series.baseline,
         normalise=series.normalise,
+        context=getattr(fitted.net, "context", 0),
+        temperature=fitted.temperature,
         training=Training(
             digest=series.digest,
             provenance=series.source,
@@ -121,14 +111,15 @@ def train(
             n_patterns=len(series),
             recipe=asdict(recipe),
             seed=seed,
-            epochs=epochs,
-            loss=loss,
+            epochs=fitted.epochs,
+            loss=fitted.loss,
+            notes=notes,
         ),
-        n_parameters=n_parameters(net),
+        n_parameters=n_parameters(fitted.net),
         licence=licence,
         versions={name: version(name) for name in ("phasewatch", "torch", "numpy")},
     )
-    return net.eval(), card, training_range(series, recipe.augmentation, seed)
+    return fitted.net.eval(), card, training_range(series, Augmentation(), seed)
 
 
 def training_range(series: Series, how: Augmentation, seed: int) -> Novelty:
@@ -143,60 +134,74 @@ def training_range(series: Series, how: Augmentation, seed: int) -> Novelty:
     )
 
 
-def _fit(
-    net: nn.Module,
+def _check(series: Series, labels: Labels) -> Int64:
+    """Return the patterns (n,) that can be used; refuse labels that cannot be trained on."""
+    if not (labels.index.min(initial=0) >= 0 and labels.index.max(initial=0) < len(series)):
+        raise ModelError(
+            f"labels: index {labels.index.min()} to {labels.index.max()}: the series has "
+            f"{len(series)} patterns, 0 to {len(series) - 1}"
+        )
+    if (np.diff(labels.index) <= 0).any():
+        raise ModelError("labels: index does not increase")
+    if not (labels.label.min(initial=0) >= 0 and labels.label.max(initial=0) < len(labels.classes)):
+        raise ModelError(
+            f"labels: label {labels.label.min()} to {labels.label.max()} where classes are 0 to "
+            f"{len(labels.classes) - 1}"
+        )
+    for k, name in enumerate(labels.classes):
+        if k not in labels.label:
+            raise ModelError(f"labels: class {name!r} has no pattern")
+    for i in labels.index:
+        if why := fault(series.intensity[i]):
+            raise ModelError(f"labels: index {i}: the pattern cannot be trained on: {why}")
+    return np.array([i for i in range(len(series)) if fault(series.intensity[i]) is None], np.int64)
+
+
+def _by_gradient(
     patterns: Float32,
-    label: NDArray[np.int64],
+    at: Int64,
+    label: Int64,
+    model: str,
     n_classes: int,
-    recipe: Recipe,
+    recipe: Recipe | Thesis,
     seed: int,
     progress: Progress | None,
-) -> tuple[int, float]:
-    """Train `net` in place; return the epochs run and the held-out loss of the weights kept."""
-    rng = np.random.default_rng([seed, 0])
-    augmentation = recipe.augmentation
-    weight = torch.from_numpy((1 / np.bincount(label, minlength=n_classes)).astype(np.float32))
-    held_label = torch.from_numpy(np.tile(label, HELD_OUT))
-    held = torch.from_numpy(
-        replicate(np.tile(patterns, (HELD_OUT, 1)), np.random.default_rng([seed, 1]), augmentation)
+    options: dict[str, Any],
+) -> Fitted:
+    def make() -> nn.Module:
+        torch.manual_seed(seed)
+        return registry.create(model, n_points=patterns.shape[1], n_classes=n_classes, **options)
+
+    data = Labelled(patterns, at, label, getattr(make(), "context", 0))
+    if isinstance(recipe, Thesis):
+        return by_thesis(make, data, n_classes, recipe, seed, progress)
+    return by_phasewatch(make, data, n_classes, recipe, seed, progress)
+
+
+def _own_fit(
+    series: Series,
+    patterns: Float32,
+    at: Int64,
+    labels: Labels,
+    model: str,
+    recipe: Recipe | Thesis,
+    seed: int,
+    progress: Progress | None,
+    options: dict[str, Any],
+) -> tuple[Fitted, dict[str, Any]]:
+    """Call the architecture's own ``fit``; return what it gives and the options for its card."""
+    fit = registry.module(model).fit
+    registry.check_options(model, fit, options)
+    found = fit(
+        patterns[at],
+        labels.label,
+        series=patterns,
+        axis=series.axis,
+        n_classes=len(labels.classes),
+        recipe=recipe,
+        seed=seed,
+        progress=progress,
+        **options,
     )
-    optimiser = torch.optim.Adam(net.parameters(), lr=recipe.rate)
-    per_epoch = math.ceil(len(patterns) * recipe.replicas / recipe.batch)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs * per_epoch)
-    best, kept, good = math.inf, net.state_dict(), 0
-    for epoch in range(1, recipe.epochs + 1):
-        order = np.concatenate([rng.permutation(len(patterns)) for _ in range(recipe.replicas)])
-        net.train()
-        for rows in np.array_split(order, per_epoch):
-            x = torch.from_numpy(replicate(patterns[rows], rng, augmentation))
-            y = torch.from_numpy(label[rows])
-            optimiser.zero_grad()
-            _loss(net(x), y, weight).backward()
-            optimiser.step()
-            schedule.step()
-        net.eval()
-        with torch.inference_mode():
-            loss = float(_loss(net(held), held_label, weight))
-        if not math.isfinite(loss):
-            raise ModelError(f"training diverged in epoch {epoch}: the loss is {loss}")
-        if loss < best:
-            best, kept = loss, {k: v.clone() for k, v in net.state_dict().items()}
-        if progress is not None:
-            progress(epoch, recipe.epochs, loss)
-        good = good + 1 if loss < recipe.enough else 0
-        if good >= recipe.patience:
-            break
-    net.load_state_dict(kept)
-    return epoch, best
-
-
-def _loss(logits: torch.Tensor, label: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Cross entropy, weighted by class: one logit for two classes, else one per class."""
-    if logits.shape[1] == 1:
-        each = nn.functional.binary_cross_entropy_with_logits(
-            logits[:, 0], label.to(logits.dtype), reduction="none"
-        )
-    else:
-        each = nn.functional.cross_entropy(logits, label, reduction="none")
-    w = weight[label]
-    return (w * each).sum() / w.sum()
+    fitted = Fitted(found.net, found.epochs, found.loss, 1.0, found.notes)
+    return fitted, found.options

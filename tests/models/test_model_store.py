@@ -54,7 +54,7 @@ def test_card_is_complete(folder):
     assert card.n_parameters > 0
     assert len(card.sha256) == 64
     assert set(card.versions) == {"phasewatch", "torch", "numpy"}
-    assert set(card.training.recipe) >= {"epochs", "replicas", "rate", "augmentation"}
+    assert set(card.training.recipe) >= {"name", "epochs", "shown", "rate", "augmentation"}
     assert card.training.labels
     assert card.baseline == {"method": "asls", "lam": 1e5}
 

@@ -1,0 +1,216 @@
+"""Gradient training of a network by either recipe.
+
+`by_phasewatch` trains twice. First on a part of the labels, with the others, held out in time, to
+say when to stop and how far the probabilities can be believed (temperature). Then anew on all
+labels, for as many epochs as were best; what was held out are often a third of very few labels.
+
+`by_thesis` takes a fixed number of steps, each with all patterns.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from phasewatch.models.augment import replicate
+from phasewatch.models.errors import ModelError
+from phasewatch.models.losses import balanced, cross_entropy
+from phasewatch.models.recipes import Recipe, Thesis
+from phasewatch.models.temperature import fit_temperature
+from phasewatch.models.validation import split
+from phasewatch.models.windows import Labelled, logits
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+Progress = Callable[[int, int, float], None]
+Make = Callable[[], nn.Module]
+
+HELD_OUT = 4  # replicas of each held-out pattern
+CHUNK = 128  # patterns at most that go through a network together
+
+
+class Fitted(NamedTuple):
+    """A trained network, in evaluation mode, and what its card says of the training."""
+
+    net: nn.Module
+    epochs: int
+    loss: float
+    temperature: float
+    notes: dict[str, Any]
+
+
+class Batch(NamedTuple):
+    """Windows, one after the other, their lengths and labels."""
+
+    patterns: torch.Tensor
+    length: Int64
+    label: torch.Tensor
+
+
+def by_phasewatch(
+    make: Make,
+    data: Labelled,
+    n_classes: int,
+    recipe: Recipe,
+    seed: int,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Train a network that `make` makes, the same each time; see the module."""
+    train, held, alone = split(data.label)
+    part, held_data = data.some(train), data.some(held)
+    check = _replicas(held_data, recipe, np.random.default_rng([seed, 1]))
+    weight = balanced(held_data.label, n_classes)
+
+    def validate(net: nn.Module) -> tuple[float, torch.Tensor]:
+        found = _logits(net, check)
+        return float(cross_entropy(found, check.label, weight)), found
+
+    net, best, wait, good, epochs = make(), math.inf, 0, 0, 0
+    found = torch.empty(0)
+    for epoch in _train(net, part, n_classes, recipe, recipe.epochs, [seed, 0]):
+        loss, now = validate(net)
+        if not math.isfinite(loss):
+            raise ModelError(f"training diverged in epoch {epoch}: the loss is {loss}")
+        wait, good = wait + 1, good + 1 if loss < recipe.enough else 0
+        if loss < best:
+            best, found, epochs, wait = loss, now, epoch, 0
+        if progress is not None:
+            progress(epoch, 2 * recipe.epochs, loss)
+        if max(wait, good) >= recipe.patience:
+            break
+    temperature = fit_temperature(found, check.label, weight)
+    net = make()
+    for done in _train(net, data, n_classes, recipe, epochs, [seed, 3]):
+        if progress is not None:
+            progress(epoch + done, epoch + epochs, best)
+    notes: dict[str, Any] = {"held_out": data.at[held].tolist()}
+    if alone:
+        notes["not_validated"] = list(alone)
+    return Fitted(net.eval(), epochs, best, temperature, notes)
+
+
+def by_thesis(
+    make: Make,
+    data: Labelled,
+    n_classes: int,
+    recipe: Thesis,
+    seed: int,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Train a network that `make` makes with the steps of the thesis.
+
+    A batch goes through the network in chunks of whole replicas whose gradients are added, so that
+    memory stays small; batch normalisation, alone, sees a chunk at a time.
+
+    Not as published: batch normalisation is in evaluation mode at prediction. After five steps its
+    running means, which keep 0.9 of the last value, still hold 0.59 of their start; they are
+    estimated anew over all patterns when the steps are done. Windows of a sequence network are
+    consecutive patterns, and there are so many replicas fewer as a window has patterns.
+    """
+    rng = np.random.default_rng([seed, 0])
+    net = make()
+    length = data.longest()
+    rows = np.arange(len(data))
+    clean, _ = data.windows(rows, length)
+    amplitude = recipe.noise * float(np.ptp(data.patterns))
+    replicas = math.ceil((recipe.replicas + 1) / (data.context + 1)) - 1
+    sets = [clean]
+    for _ in range(replicas):
+        sets.append(clean + np.float32(amplitude) * rng.random(clean.shape, np.float32))
+    together = max(CHUNK // len(clean), 1)
+    chunks = [
+        Batch(
+            torch.from_numpy(np.concatenate(part)),
+            np.tile(length, len(part)),
+            torch.from_numpy(np.tile(data.label, len(part))),
+        )
+        for part in (sets[i : i + together] for i in range(0, len(sets), together))
+    ]
+    n = sum(len(chunk.label) for chunk in chunks)
+    optimiser = torch.optim.Adam(net.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+    net.train()
+    loss = math.nan
+    for step in range(1, recipe.epochs + 1):
+        optimiser.zero_grad()
+        loss = 0.0
+        for chunk in chunks:
+            part_loss = cross_entropy(logits(net, chunk.patterns, chunk.length), chunk.label)
+            part_loss = part_loss * (len(chunk.label) / n)
+            part_loss.backward()
+            loss += float(part_loss.detach())
+        optimiser.step()
+        if not math.isfinite(loss):
+            raise ModelError(f"training diverged in epoch {step}: the loss is {loss}")
+        if progress is not None:
+            progress(step, recipe.epochs, loss)
+    _settle(net, chunks)
+    notes = {"replicas": replicas, "noise_amplitude": amplitude}
+    return Fitted(net.eval(), recipe.epochs, loss, 1.0, notes)
+
+
+def _train(
+    net: nn.Module, data: Labelled, n_classes: int, recipe: Recipe, epochs: int, seed: list[int]
+):
+    """Train `net` in place; yield the number of each epoch when it is done."""
+    rng = np.random.default_rng(seed)
+    weight = balanced(data.label, n_classes)
+    shown = max(recipe.shown, len(data))
+    per_epoch = math.ceil(shown / recipe.batch)
+    optimiser = torch.optim.Adam(net.parameters(), lr=recipe.rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * per_epoch)
+    for epoch in range(1, epochs + 1):
+        rounds = math.ceil(shown / len(data))
+        order = np.concatenate([rng.permutation(len(data)) for _ in range(rounds)])[:shown]
+        net.train()
+        for rows in np.array_split(order, per_epoch):
+            batch = _batch(data, rows, data.lengths(rows, rng), recipe, rng)
+            optimiser.zero_grad()
+            cross_entropy(logits(net, batch.patterns, batch.length), batch.label, weight).backward()
+            optimiser.step()
+            schedule.step()
+        net.eval()
+        yield epoch
+
+
+def _batch(
+    data: Labelled, rows: Int64, length: Int64, recipe: Recipe, rng: np.random.Generator
+) -> Batch:
+    """Make replicas of windows, each of one shift, stretch and warp."""
+    patterns, window = data.windows(rows, length)
+    return Batch(
+        torch.from_numpy(replicate(patterns, rng, recipe.augmentation, group=window)),
+        length,
+        torch.from_numpy(data.label[rows]),
+    )
+
+
+def _replicas(data: Labelled, recipe: Recipe, rng: np.random.Generator) -> Batch:
+    rows = np.tile(np.arange(len(data)), HELD_OUT)
+    return _batch(data, rows, data.longest()[rows], recipe, rng)
+
+
+def _logits(net: nn.Module, batch: Batch) -> torch.Tensor:
+    net.eval()
+    with torch.inference_mode():
+        return logits(net, batch.patterns, batch.length)
+
+
+def _settle(net: nn.Module, chunks: list[Batch]) -> None:
+    """Set the running statistics of batch normalisation to their means over `chunks`."""
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d)]
+    if not norms:
+        return
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    net.train()
+    with torch.no_grad():
+        for chunk in chunks:
+            logits(net, chunk.patterns, chunk.length)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
