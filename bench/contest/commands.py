@@ -1,4 +1,4 @@
-"""``phasewatch compare``: which model is right, and how often."""
+"""``phasewatch compare``: which model is right, how sure, at what cost."""
 
 import signal
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from phasewatch.bench.contest.contest import Tell
 
-WIDTH = 190  # of the table, where no terminal says otherwise
+WIDTH = 200  # of the table, where no terminal says otherwise
 
 
 def compare(
@@ -42,9 +42,11 @@ def compare(
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Trainings side by side, one core each.")] = 1,
 ) -> None:
-    """Train all models and judge them by the truth: boundary, confidence, calibration, cost.
+    """Compare models by how right they are (bench compare: by speed).
 
-    Outside baselines learn from the same labels. How fast the chain is, says `bench compare`.
+    Trains each, several times, on the same few labelled patterns, beside classifiers of
+    scikit-learn and change points without labels; judges boundary, confidence, accuracy,
+    calibration and cost on patterns that were not trained on.
     """
     from rich.console import Console
     from rich.table import Table
@@ -71,6 +73,7 @@ def compare(
         shown = Table(*table.headings(part.columns), title=part.data.name, title_justify="left")
         for column in shown.columns[2:]:
             column.justify = "right"
+        shown.columns[0].no_wrap = shown.columns[1].no_wrap = True
         for row in part.rows:
             shown.add_row(*table.cells(row, part.columns))
         console.print(shown)
@@ -93,7 +96,7 @@ def _progress() -> "Iterator[Tell]":
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
         tasks: dict[str, TaskID] = {}
 
-        def tell(what: str, done: int, total: int, note: str = "") -> None:
+        def tell(what: str, done: int, total: int, note: str) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=None, note="")
             bar.update(tasks[what], completed=done, total=total or None, note=note)

@@ -1,9 +1,8 @@
 """A comparison from beginning to end: data, jobs that are not done yet, tables, pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from phasewatch.bench.contest import hand_over, pictures, sweeps, table
 from phasewatch.bench.contest.choose import open_data
@@ -15,11 +14,8 @@ from phasewatch.bench.contest.runner import Runner
 from phasewatch.bench.contest.table import Column, Row
 from phasewatch.pipeline.errors import PipelineError
 
-
-class Tell(Protocol):
-    """Called with what goes on, how much of it is done, and of how much (0: not known)."""
-
-    def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
+# Told what goes on, how much of it is done, of how much (0: not known), and a word on it.
+Tell = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +97,7 @@ def _open(
             spec,
             folder,
             labels=labels,
-            progress=lambda what, done, total: tell(f"simulating {what}", done, total),
+            progress=lambda what, done, total: tell(f"simulating {what}", done, total, ""),
         )
         if data.name in files:
             raise PipelineError(f"--data {spec}: {data.name} is there twice")
@@ -116,11 +112,11 @@ def _train(wanted: Sequence[Job], journal: Journal, runner: Runner, tell: Tell) 
     done = len(wanted) - len(missing)
     tell("all", done, len(wanted), f"{done} done before" if done else "")
     journal.write()
-    for job, result in runner.run(missing, lambda job, at, of: tell(job.slug, at, of)):
+    for job, result in runner.run(missing, lambda job, at, of: tell(job.slug, at, of, "")):
         journal.add(job, result)
         done += 1
-        tell(job.slug, 1, 1)
-        tell("all", done, len(wanted))
+        tell(job.slug, 1, 1, "")
+        tell("all", done, len(wanted), "")
 
 
 def _part(data: Data, jobs: Sequence[Job], journal: Journal, out: Path) -> Part:

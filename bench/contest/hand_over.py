@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,9 @@ _TEXTS = ("unit", "digest", "source", "order_name", "baseline", "normalise")
 
 def write(data: Data, path: Path) -> None:
     """Write `data` to `path`, an ``.npz``."""
-    arrays = {"truth_index": data.truth_index, "truth": data.truth}
+    arrays: dict[str, Any] = {"truth_index": data.truth_index, "truth": data.truth}
     arrays |= {"label_index": data.labels.index, "label": data.labels.label}
-    about = {"name": data.name, "same": data.same, "classes": data.labels.classes}
+    about: dict[str, Any] = {"name": data.name, "same": data.same, "classes": data.labels.classes}
     for role, series in (("train", data.train), ("test", data.test)):
         if role == "test" and data.same:
             continue

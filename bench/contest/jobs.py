@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from phasewatch.models import names
+from phasewatch.models.recipes import NAMES as RECIPES
 from phasewatch.pipeline.errors import PipelineError
 
 CLASSIFIERS = ("nearest-centroid", "logistic-regression", "gradient-boosting")
@@ -14,7 +15,6 @@ CHANGE_POINTS = ("change-points-l2", "change-points-rbf")
 OUTSIDE = (*CLASSIFIERS, *CHANGE_POINTS)
 SEEDED = ("gradient-boosting",)  # of those; the others give the same whatever the seed
 NO_RECIPE = "-"
-RECIPES = ("phasewatch", "thesis")
 VARIANCE = "variance-sweep"  # one job for all of figure 3.7
 
 

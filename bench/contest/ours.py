@@ -8,7 +8,6 @@ from phasewatch.bench.contest.data import Data
 from phasewatch.models import create, train
 from phasewatch.models.evaluate import evaluate
 from phasewatch.models.predict import Predictor
-from phasewatch.models.recipes import named
 from phasewatch.models.series import Series
 
 
@@ -32,7 +31,7 @@ def learn(
         data.labels,
         model=model,
         seed=seed,
-        recipe=named(recipe, model),
+        recipe=recipe,
         progress=progress,
         **options,
     )
@@ -50,7 +49,7 @@ def learn(
         one,
         n_parameters=card.n_parameters,
         epochs=card.training.epochs,
-        notes={"loss": card.training.loss, "temperature": card.temperature},
+        notes={"loss": card.training.loss, "temperature": card.temperature, **card.training.notes},
     )
 
 

@@ -24,41 +24,35 @@ def draw_boundaries(
 ) -> None:
     """Write a PNG: the series that is judged, and beside it the boundaries by each contender.
 
-    A dot is the boundary of one seed, dashed lines are the true ones; bars below say how much of
-    the series is unambiguous (classification confidence, mean over seeds).
+    A dot is the boundary by one seed, dashed lines are the true ones. Above stands the
+    classification confidence, the mean over seeds.
     """
-    shown = [row for row in found if row.seeds]
-    figure = Figure(figsize=(6.5 + 0.34 * len(shown), 7.0), layout="constrained", dpi=130)
+    shown = [row for row in found if row.values["confidence"] is not None]
+    width = 0.32 * len(shown) + 1.0
+    figure = Figure(figsize=(5.5 + width, 6.6), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(
-        2, 2, width_ratios=(4.5, 0.34 * len(shown) + 1.2), height_ratios=(5, 1), squeeze=False
-    )
-    series, frames, unused, share = axes.ravel()
-    unused.set_axis_off()
-    unit = data.test.unit
-    waterfall(series, data.test.axis, np.arange(len(data.test)), data.test.intensity, unit=unit)
-    frames.sharey(series)
-    true = boundaries(data.truth, data.truth_index, len(data.test), len(data.labels.classes))
-    for ax in (series, frames):
-        for b in true:
-            colour = "white" if ax is series else INK
-            ax.axhline(b - 0.5, color=colour, lw=1, ls="--")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(4.5, width))
+    test, position = data.test, np.arange(len(data.test))
+    waterfall(left, test.axis, position, test.intensity.astype(float), unit=test.unit)
+    for b in boundaries(data.truth, data.truth_index, len(test), len(data.labels.classes)):
+        left.axhline(b - 0.5, color="white", lw=1, ls="--")
+        right.axhline(b - 0.5, color=INK, lw=1, ls="--")
     for i, row in enumerate(shown):
-        seeds = [r for r in records if (r["name"], r["recipe"]) == (row.name, row.recipe)]
-        for record in seeds:
-            if "error" not in record:
-                where = np.array(record["boundary"]) - 0.5
-                frames.plot([i] * len(where), where, "o", ms=5, alpha=0.6, color=_colour(row))
-        share.bar(i, 100 * row.values["confidence"][0][0], color=_colour(row))
-    frames.set_title(f"{data.name}: boundary, one dot a seed", fontsize=10, color=INK)
-    frames.set_ylabel("frame")
-    frames.set_xlim(-0.7, len(shown) - 0.3)
-    frames.set_xticks(range(len(shown)), [""] * len(shown))
-    frames.grid(axis="x", color="0.92")
-    share.set_xlim(-0.7, len(shown) - 0.3)
-    share.set_xticks(range(len(shown)), [_name(row) for row in shown], rotation=90, fontsize=8)
-    share.set_ylabel("confidence (%)")
-    share.set_ylim(0, 105)
+        for record in records:
+            if (record["name"], record["recipe"]) == (row.name, row.recipe) and (
+                where := record.get("boundary")
+            ):
+                x = [i] * len(where)
+                right.plot(x, np.array(where) - 0.5, "o", ms=5, alpha=0.6, color=_colour(row))
+    places = range(len(shown))
+    right.set_xlim(-0.7, len(shown) - 0.3)
+    right.set_xticks(places, [_name(row) for row in shown], rotation=90, fontsize=8)
+    right.grid(axis="x", color="0.92")
+    above = right.secondary_xaxis("top")
+    sure = [100 * value[0][0] for row in shown if (value := row.values["confidence"])]
+    above.set_xticks(places, [f"{c:.1f}" for c in sure], rotation=90, fontsize=8)
+    above.set_xlabel("classification confidence (%)", fontsize=8)
+    figure.suptitle(f"{data.name}: boundary by each contender, one dot a seed", fontsize=10)
     figure.savefig(path)
 
 
@@ -95,7 +89,7 @@ def draw_sweep(
     figure = Figure(figsize=(6.4, 4.0), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     ax = figure.subplots()
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for (name, (x, confidence)), colour in zip(lines.items(), COLOURS, strict=False):
         percent = np.ma.masked_invalid(100 * confidence)
         mean = np.ma.filled(percent.mean(axis=0).astype(float), np.nan)

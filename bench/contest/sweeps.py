@@ -35,7 +35,7 @@ def jobs(data: str, recipes: Sequence[str], seeds: int) -> list[Job]:
             if figure.model in names():
                 for recipe in recipes:
                     found += [
-                        Job(data, figure.model, recipe, seed, {"n_bins": b})
+                        Job(data, figure.model, recipe, seed, {"bins": b})
                         for b in range(1, figure.most + 1)
                     ]
     return found
@@ -73,7 +73,7 @@ def draw(
                 np.array(
                     [
                         [
-                            confidence(Job(data, figure.model, recipe, seed, {"n_bins": int(b)}))
+                            confidence(Job(data, figure.model, recipe, seed, {"bins": int(b)}))
                             for b in bins
                         ]
                         for seed in range(seeds)

@@ -79,7 +79,7 @@ def _mean(values: list[Any]) -> tuple[list[float], list[float | None]] | None:
 
 
 def cell(row: Row, column: Column) -> str:
-    """Write one figure: ``mean +- sd``; the mean alone where nothing spreads; ``-`` for none."""
+    """Write one figure: ``mean ± sd``; the mean alone where nothing spreads; ``-`` for none."""
     value = row.values[column.field]
     if value is None:
         return "-"
@@ -87,7 +87,7 @@ def cell(row: Row, column: Column) -> str:
     for mean, spread in zip(*value, strict=True):
         text = f"{mean * column.factor:,.{column.digits}f}"
         if spread:
-            text += f" +- {spread * column.factor:.{max(column.digits, 1)}f}"
+            text += f" ± {spread * column.factor:.{max(column.digits, 1)}f}"
         parts.append(text)
     return " / ".join(parts)
 

@@ -88,8 +88,9 @@ def _learner(data: Data, job: Job, lines: TextIO) -> Callable[[], Contender]:
     def progress(done: int, total: int, loss: float | None = None) -> None:
         _say(lines, done=done, total=total)
 
-    how = {"recipe": job.recipe, "seed": job.seed, "options": job.options}
-    return lambda: ours.learn(data, job.name, **how, progress=progress)
+    return lambda: ours.learn(
+        data, job.name, recipe=job.recipe, seed=job.seed, options=job.options, progress=progress
+    )
 
 
 def sweep(data: Data, job: Job, lines: TextIO) -> tuple[dict[str, Any], dict[str, Any]]:
