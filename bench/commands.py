@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from phasewatch.bench.load.commands import SCENARIOS as LOAD
+from phasewatch.pipeline.errors import PipelineError
 
 
 class _Layout(StrEnum):
@@ -20,41 +21,84 @@ class _Kind(StrEnum):
 
 
 def simulate(
-    experiment: Annotated[str, typer.Argument(help="Which experiment, e.g. fe-ramp.")],
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    experiment: Annotated[str, typer.Argument(help="One of the names above, or all: the ten.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to; of all, each gets a folder of its name in it."),
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="A picture of the experiments, each beside its description, a PNG file."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed is another run.")] = 0,
     frames: Annotated[
         int | None,
         typer.Option(min=1, help="Frames over the whole ramp; else the experiment's own number."),
     ] = None,
     layout: Annotated[_Layout, typer.Option(help="Detector layout.")] = _Layout.lambda2m,
-    kind: Annotated[_Kind, typer.Option("--as", help="What to write.")] = _Kind.frames,
+    kind: Annotated[_Kind, typer.Option("--kind", "--as", help="What to write.")] = _Kind.frames,
     no_frames: Annotated[
         bool, typer.Option("--no-frames", help="Write all but the data; they are simulated later.")
     ] = False,
     labels: Annotated[int, typer.Option(min=1, help="Number of labelled frames.")] = 12,
 ) -> None:
-    """Simulate a run of an experiment and write it to a folder."""
+    """Simulate a run of an experiment and write it to a folder, or draw it on a sheet.
+
+    \b
+    fe-ramp     Fe, bcc to hcp: the demonstration's
+    mgfeo-ramp  (Mg0.2Fe0.8)O, B1 to rB1, 349 patterns, 1 to above 100 GPa in 50 s
+    D1          FeO, B1 to rB1, fast, 60 patterns
+    D2          Fe, bcc to hcp, 44 patterns
+    D3          Fe, bcc to hcp, 52 patterns
+    D4          FeO, B1 to rB1, slow, 130 patterns
+    D5          Fe, bcc to hcp, 70 patterns
+    D6          Fe, bcc to hcp, with platinum, 64 patterns
+    D7          Fe, bcc to hcp, in neon, 56 patterns
+    D8          Fe, bcc to hcp, 222 patterns
+    D9          Fe, bcc to hcp, 460 patterns
+
+    \b
+    phasewatch simulate D8 --kind patterns --out d8
+    phasewatch simulate all --sheet ten.png
+    """  # noqa: D301 (keeps the lines as they are in the help)
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from phasewatch.bench.sheet import draw_sheet
     from phasewatch.bench.simulate import write_run
+    from phasewatch.bench.twin.catalogue import THESIS
     from phasewatch.bench.twin.run import open_run
 
-    run = open_run(experiment, seed=seed, frames=frames, layout=layout.value)
+    if out is None and sheet is None:
+        raise PipelineError("--out FOLDER or --sheet PICTURE must say what to write")
+    names = THESIS if experiment == "all" else (experiment,)
+    runs = [open_run(name, seed=seed, frames=frames, layout=layout.value) for name in names]
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as bar:
-        task = bar.add_task(f"{experiment} seed {seed}", total=run.conditions.frames)
-        write_run(
-            run,
-            out,
-            kind=kind.value,
-            with_data=not no_frames,
-            labels=labels,
-            progress=lambda done: bar.update(task, completed=done),
-        )
-    what = "no data" if no_frames else f"{run.conditions.frames} {kind.value}"
-    typer.echo(f"{out}: {what}, {run.pressure_gpa[0]:.1f} to {run.pressure_gpa[-1]:.1f} GPa")
-    typer.echo(f"configuration: {out / 'run.toml'}; picture: {out / 'run.png'}")
+        for run in runs if out is not None else ():
+            name = run.experiment.name
+            task = bar.add_task(f"{name} seed {seed}", total=run.conditions.frames)
+            folder = out / name if experiment == "all" else out
+            write_run(
+                run,
+                folder,
+                kind=kind.value,
+                with_data=not no_frames,
+                labels=labels,
+                progress=lambda done, task=task: bar.update(task, completed=done),
+            )
+            what = "no data" if no_frames else f"{run.conditions.frames} {kind.value}"
+            bar.console.print(
+                f"{folder}: {what}, {run.pressure_gpa[0]:.1f} to {run.pressure_gpa[-1]:.1f} GPa",
+                soft_wrap=True,
+                highlight=False,
+            )
+        if sheet is not None:
+            task = bar.add_task("sheet", total=len(runs))
+            draw_sheet(runs, sheet, progress=lambda done: bar.update(task, completed=done))
+    if out is not None and experiment != "all":
+        typer.echo(f"configuration: {out / 'run.toml'}; picture: {out / 'run.png'}")
+    if sheet is not None:
+        typer.echo(f"picture: {sheet}")
 
 
 def cake(

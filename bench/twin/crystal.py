@@ -2,18 +2,21 @@
 
 Symbols: P pressure in GPa, V cell volume in A^3, K0 and K0' the bulk modulus (GPa) at zero pressure
 and its pressure derivative, d lattice spacing in A, m multiplicity, F structure factor in
-electrons, s = 1 / (2 d).
+electrons, s = 1 / (2 d). A rhombohedral phase is described in its hexagonal axes; its `distortion`
+e is the stretch of c/a over that of the undistorted cubic lattice, c/a = (1 + e) sqrt(6).
 """
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phasewatch.bench.twin.atoms import Floats, debye_b, form_factor
+from phasewatch.bench.twin.atoms import ATOMIC_MASS, Floats, debye_b, form_factor
 
-Site = tuple[str, float, float, float]
+# Element, occupancy, x, y, z.
+Site = tuple[str, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class EquationOfState:
         return float(1.5 * self.k0 * (x**-7 - x**-5) * shape)
 
     def volume(self, pressure_gpa: float) -> float:
-        """Return V in A^3 at `pressure_gpa`, by root finding between 0.5 V0 and 1.05 V0.
+        """Return V in A^3 at `pressure_gpa`, by root finding between 0.3 V0 and 1.05 V0.
 
         Raises
         ------
@@ -50,7 +53,7 @@ class EquationOfState:
         def excess(volume: float) -> float:
             return self.pressure(volume) - pressure_gpa
 
-        return float(brentq(excess, 0.5 * self.v0, 1.05 * self.v0, xtol=1e-10))
+        return float(brentq(excess, 0.3 * self.v0, 1.05 * self.v0, xtol=1e-10))
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,16 @@ class Phase:
     debye_k: float
     axial_ratio: tuple[float, float, float] = (1.0, 0.0, 0.0)
 
+    @cached_property
+    def atoms(self) -> float:
+        """Atoms in the conventional cell."""
+        return sum(site[1] for site in self.sites)
+
+    @cached_property
+    def mass(self) -> float:
+        """Mean mass of its atoms in g/mol."""
+        return sum(ATOMIC_MASS[site[0]] * site[1] for site in self.sites) / self.atoms
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -80,25 +93,27 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Reflections:
-    """Allowed reflections, by falling d: all (n,), `hkl` (n, 3) one of each family.
+    """Allowed reflections, by falling d at zero pressure; `hkl` (n, 3) one per family, else (n,).
 
     `f2` is |F|^2 with thermal vibration, averaged over the `multiplicity` members of the family.
+    `origin` numbers the families without distortion: a line that a distortion splits keeps its one.
     """
 
     hkl: NDArray[np.int64]
     d: Floats
     multiplicity: NDArray[np.int64]
     f2: Floats
+    origin: NDArray[np.int64]
 
 
-def cell(phase: Phase, pressure_gpa: float) -> Cell:
+def cell(phase: Phase, pressure_gpa: float, *, distortion: float = 0.0) -> Cell:
     """Return the cell of `phase` at `pressure_gpa`."""
     volume = phase.eos.volume(pressure_gpa)
     if phase.axes == "cubic":
         a = volume ** (1 / 3)
         return Cell(a=a, c=a, volume=volume)
     ratio, v_ref, slope = phase.axial_ratio
-    ratio = ratio + slope * (volume - v_ref)
+    ratio = (ratio + slope * (volume - v_ref)) * (1 + distortion)
     a = (2 * volume / (np.sqrt(3) * ratio)) ** (1 / 3)
     return Cell(a=float(a), c=float(a * ratio), volume=volume)
 
@@ -110,42 +125,73 @@ def spacing(phase: Phase, lattice: Cell, hkl: NDArray[np.int64]) -> Floats:
     return np.asarray(1.0 / np.sqrt(in_plane / lattice.a**2 + l * l / lattice.c**2))
 
 
-def structure_factor(phase: Phase, hkl: NDArray[np.int64], d: Floats) -> NDArray[np.complex128]:
-    """Return F(hkl) in electrons: sum over the cell of f exp(-B s^2) exp(2 pi i (hx + ky + lz))."""
-    s = 0.5 / d
-    total = np.zeros(len(hkl), dtype=complex)
-    for element in {site[0] for site in phase.sites}:
-        amplitude = form_factor(element, s) * np.exp(
-            -debye_b(element, debye_k=phase.debye_k) * s**2
-        )
-        for _, *position in (site for site in phase.sites if site[0] == element):
-            total += amplitude * np.exp(2j * np.pi * (hkl @ np.asarray(position)))
-    return total
+@dataclass(frozen=True, eq=False)
+class _Families:
+    # What does not change with pressure: `geometry` (n, e, e) is the mean over a family's members
+    # of G_i conj(G_j), with G_i = sum over the sites of element i of occupancy x
+    # exp(2 pi i (hx + ky + lz)).
+    hkl: NDArray[np.int64]
+    multiplicity: NDArray[np.int64]
+    geometry: Floats
+    origin: NDArray[np.int64]
 
 
-def reflections(phase: Phase, pressure_gpa: float, *, d_min: float) -> Reflections:
-    """Return the reflections of `phase` with d >= `d_min` (A) at `pressure_gpa`.
+def _elements(phase: Phase) -> list[str]:
+    return sorted({site[0] for site in phase.sites})
 
-    Extinctions follow from the structure factor; planes of equal d are one family.
-    """
-    lattice = cell(phase, pressure_gpa)
+
+@lru_cache(maxsize=64)
+def _families(phase: Phase, d_min: float) -> _Families:
+    lattice = cell(phase, 0.0)
     limit = int(np.ceil(2 * max(lattice.a, lattice.c) / d_min))  # hexagonal h, k reach 2 a / sqrt 3
     axis = np.arange(-limit, limit + 1)
     hkl = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     hkl = hkl[np.any(hkl != 0, axis=1)]
-    d = spacing(phase, lattice, hkl)
-    hkl, d = hkl[d >= d_min], d[d >= d_min]
-    f2 = np.abs(structure_factor(phase, hkl, d)) ** 2
-    allowed = f2 > 1e-6
-    hkl, d, f2 = hkl[allowed], d[allowed], f2[allowed]
-    _, family = np.unique(np.round(1 / d**2, 8), return_inverse=True)
+    hkl = hkl[spacing(phase, lattice, hkl) >= d_min]
+    parts = np.zeros((len(_elements(phase)), len(hkl)), dtype=complex)
+    for element, occupancy, *position in phase.sites:
+        waves = np.exp(2j * np.pi * (hkl @ np.asarray(position)))
+        parts[_elements(phase).index(element)] += occupancy * waves
+    allowed = np.abs(parts).max(axis=0) > 1e-6
+    hkl, parts = hkl[allowed], parts[:, allowed]
+    # Planes of equal d whatever the lattice constants: these integers are the same for all of them.
+    h, k, l = hkl.T  # noqa: E741
+    cubic = phase.axes == "cubic"
+    forms = np.stack((h * h + k * k + l * l, 0 * l) if cubic else (h * h + h * k + k * k, l * l))
+    _, family = np.unique(forms, axis=1, return_inverse=True)
+    family = family.ravel()
+    multiplicity = np.bincount(family)
+    products = (parts[:, None] * parts.conj()).real
+    geometry = np.array([[np.bincount(family, q) / multiplicity for q in row] for row in products])
     # of a family the member of the smallest, then of the foremost positive indices comes last
     order = np.lexsort((hkl[:, 2], hkl[:, 1], hkl[:, 0], -np.abs(hkl).sum(axis=1), family))
     last = np.append(np.flatnonzero(np.diff(family[order])), len(order) - 1)
-    multiplicity = np.bincount(family)
+    first = hkl[order][last]
+    inverse_d2 = np.round(spacing(phase, lattice, first) ** -2, 8)
+    by_d = np.argsort(inverse_d2, kind="stable")
+    _, origin = np.unique(inverse_d2[by_d], return_inverse=True)
+    return _Families(first[by_d], multiplicity[by_d], geometry.T[by_d], origin)
+
+
+def reflections(
+    phase: Phase, pressure_gpa: float, *, d_min: float, distortion: float = 0.0
+) -> Reflections:
+    """Return the reflections of `phase` with d >= `d_min` (A) at `pressure_gpa`.
+
+    Extinctions follow from the structure factor, |F|^2 = |sum over the cell of occupancy x f
+    exp(-B s^2) exp(2 pi i (hx + ky + lz))|^2; planes of equal d are one family.
+    """
+    families = _families(phase, d_min / (1 + abs(distortion)))
+    d = spacing(phase, cell(phase, pressure_gpa, distortion=distortion), families.hkl)
+    s = 0.5 / d
+    vibration = np.exp(-debye_b(phase.mass, debye_k=phase.debye_k) * s**2)
+    f = np.stack([form_factor(element, s) for element in _elements(phase)], axis=1)
+    f2 = np.einsum("ni,nij,nj->n", f, families.geometry, f) * vibration**2
+    seen = (d >= d_min) & (f2 > 1e-6)
     return Reflections(
-        hkl=hkl[order][last],
-        d=d[order][last],
-        multiplicity=multiplicity,
-        f2=np.bincount(family, weights=f2) / multiplicity,
+        hkl=families.hkl[seen],
+        d=d[seen],
+        multiplicity=families.multiplicity[seen],
+        f2=f2[seen],
+        origin=families.origin[seen],
     )

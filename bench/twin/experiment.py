@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from phasewatch.bench.twin.atoms import Floats
 from phasewatch.bench.twin.crystal import Phase
-from phasewatch.bench.twin.phases import ALPHA_IRON, EPSILON_IRON
 
 Range = tuple[float, float]
 
@@ -23,14 +22,32 @@ LOGIT_AFTER = np.log(AFTER_ABOVE / BEFORE_BELOW)
 
 
 @dataclass(frozen=True)
+class Extra:
+    """Another phase in the beam: calibrant, pressure medium, gasket.
+
+    `height` is the range of the height of its strongest line over that of the sample, at the start;
+    `graininess` as in `Conditions`.
+    """
+
+    phase: Phase
+    role: str
+    height: Range
+    graininess: float
+
+
+@dataclass(frozen=True)
 class Experiment:
-    """A transition from `low` to `high`, and the range of every condition of a run."""
+    """A transition from `low` to `high`, and the range of every condition of a run.
+
+    Of the `counts` of patterns before, during and after the transition a run may have a few more or
+    less.
+    """
 
     name: str
     title: str
+    counts: tuple[int, int, int]
     low: Phase
     high: Phase
-    frames: int
     wavelength_m: float
     two_theta_deg: Range
     start_gpa: Range
@@ -49,6 +66,21 @@ class Experiment:
     graininess: Range
     flux_noise: Range
     poni_shift_m: float
+    poni_offset_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    curvature: Range = (-0.15, 0.15)
+    distortion_per_gpa: Range = (0.0, 0.0)
+    azimuthal: Range = (0.0, 0.0)
+    extras: tuple[Extra, ...] = ()
+
+    @property
+    def frames(self) -> int:
+        """Number of patterns."""
+        return sum(self.counts)
+
+    @property
+    def displacive(self) -> bool:
+        """Whether `high` is a distortion of `low`, which grows from zero."""
+        return self.distortion_per_gpa[1] > 0
 
 
 @dataclass(frozen=True)
@@ -80,6 +112,14 @@ class Conditions:
         Relative spread of the flux from frame to frame.
     poni_shift_m
         Shift of distance, PONI 1 and PONI 2 against the nominal geometry (known by calibration).
+    distortion_per_gpa
+        How fast c/a of a rhombohedral phase grows with pressure, from the onset on (relative).
+    azimuthal
+        Relative amplitude with which the intensity varies twice around every ring.
+    azimuth_deg
+        Where around the ring that is brightest.
+    heights
+        Of the strongest line of each of the experiment's `extras`, over the sample's.
     """
 
     seed: int
@@ -102,41 +142,11 @@ class Conditions:
     graininess: float
     flux_noise: float
     poni_shift_m: tuple[float, float, float]
+    distortion_per_gpa: float = 0.0
+    azimuthal: float = 0.0
+    azimuth_deg: float = 0.0
+    heights: tuple[float, ...] = ()
 
-
-FE_RAMP = Experiment(
-    name="fe-ramp",
-    title="iron in a diamond anvil cell, pressure ramp through alpha (bcc) to epsilon (hcp)",
-    low=ALPHA_IRON,
-    high=EPSILON_IRON,
-    frames=300,
-    wavelength_m=4.836e-11,  # 25.6 keV, that of P02.2's high-pressure station
-    two_theta_deg=(9.9, 25.1),
-    start_gpa=(4.0, 8.0),
-    end_gpa=(20.0, 25.0),
-    # Membrane and piezo-driven cells: Jenei et al., Rev. Sci. Instrum. 90, 065114 (2019), and the
-    # dynamic cells reviewed there, reach these rates and a thousand times more.
-    rate_gpa_s=(5.0, 60.0),
-    # First hcp at 13 GPa: Takahashi and Bassett, Science 145, 483 (1964). Hydrostatic: from 14.9
-    # GPa on compression, from 12 GPa on release, two phases over about 2 GPa: Dewaele et al., Phys.
-    # Rev. B 91, 174105 (2015). Half of it at 15 GPa up and at 9 GPa down, and much wider: Taylor et
-    # al., J. Appl. Phys. 69, 6126 (1991).
-    onset_gpa=(11.5, 14.0),
-    width_gpa=(2.0, 4.0),
-    hysteresis_gpa=(3.0, 6.0),
-    counts_per_pixel=(0.3, 1.2),
-    peak_to_background=(1.5, 3.5),
-    air_share=(0.05, 0.3),
-    microstrain=(0.002, 0.004),
-    microstrain_per_gpa=(0.0001, 0.0002),
-    uniaxial_strain=(0.0, 0.002),
-    texture=(0.1, 0.3),
-    graininess=(0.05, 0.25),
-    flux_noise=(0.005, 0.02),
-    poni_shift_m=0.0002,
-)
-
-EXPERIMENTS = {experiment.name: experiment for experiment in (FE_RAMP,)}
 
 _DRAWN = (
     "start_gpa",
@@ -166,8 +176,10 @@ def conditions(experiment: Experiment, *, seed: int, frames: int | None = None) 
     for name in _DRAWN_LOGARITHMICALLY:
         drawn[name] = float(np.exp(rng.uniform(*np.log(getattr(experiment, name)))))
     n = experiment.frames if frames is None else frames
-    curvature = float(rng.uniform(-0.15, 0.15))
+    curvature = float(rng.uniform(*experiment.curvature))
     shift = rng.uniform(-experiment.poni_shift_m, experiment.poni_shift_m, size=3)
+    shift += experiment.poni_offset_m
+    more = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(9,)))
     duration_s = (drawn["end_gpa"] - drawn["start_gpa"]) / drawn["rate_gpa_s"]
     return Conditions(
         seed=seed,
@@ -175,6 +187,10 @@ def conditions(experiment: Experiment, *, seed: int, frames: int | None = None) 
         exposure_s=duration_s / n,
         curvature=curvature,
         poni_shift_m=(float(shift[0]), float(shift[1]), float(shift[2])),
+        distortion_per_gpa=float(more.uniform(*experiment.distortion_per_gpa)),
+        azimuthal=float(more.uniform(*experiment.azimuthal)),
+        azimuth_deg=float(more.uniform(0, 180)),
+        heights=tuple(float(more.uniform(*extra.height)) for extra in experiment.extras),
         **drawn,
     )
 

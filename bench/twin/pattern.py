@@ -18,6 +18,7 @@ from phasewatch.bench.twin.experiment import Conditions, Experiment
 # (55 um) and the detector's point spread, at 0.31 m.
 INSTRUMENT_FWHM_DEG = 0.03
 LORENTZ_SHARE = 0.5  # of the pseudo-Voigt
+NOTHING = 1e-6  # a phase of a smaller share is not there
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,8 @@ def lines(
     two_theta_max_deg: float,
     microstrain: float = 0.0,
     uniaxial_strain: float = 0.0,
+    distortion: float = 0.0,
+    weights: Floats | None = None,
 ) -> Lines:
     """Return the powder lines of `phase`, for equal numbers of atoms comparable between phases.
 
@@ -44,20 +47,22 @@ def lines(
     the cell: 1 / sin(theta) is the Lorentz factor of a powder, 1 / sin(2 theta) spreads the cone
     over its circumference (Warren, X-ray Diffraction (1969), section 4.3). Width: the instrument's
     and 2 tan(theta) x microstrain, in quadrature. A sample stressed along the beam shows
-    d (1 + Q (1 - 3 sin^2 theta)): Singh et al., J. Appl. Phys. 83, 7567 (1998).
+    d (1 + Q (1 - 3 sin^2 theta)): Singh et al., J. Appl. Phys. 83, 7567 (1998). `weights` are
+    factors of the intensity by `Reflections.origin`.
     """
     d_min = 0.98 * wavelength_a / (2 * np.sin(np.radians(two_theta_max_deg) / 2))
-    found = reflections(phase, pressure_gpa, d_min=d_min)
+    found = reflections(phase, pressure_gpa, d_min=d_min, distortion=distortion)
     sin2 = (wavelength_a / (2 * found.d)) ** 2
     d = found.d * (1 + uniaxial_strain * (1 - 3 * sin2))
     theta = np.arcsin(wavelength_a / (2 * d))
     volume = cell(phase, pressure_gpa).volume
     lorentz = 1 / (np.sin(theta) * np.sin(2 * theta))
     strain_deg = np.degrees(2 * np.tan(theta) * microstrain)
+    intensity = found.multiplicity * found.f2 / (phase.atoms * volume) * lorentz
     return Lines(
         two_theta_deg=np.degrees(2 * theta),
         fwhm_deg=np.hypot(INSTRUMENT_FWHM_DEG, strain_deg),
-        intensity=found.multiplicity * found.f2 / (len(phase.sites) * volume) * lorentz,
+        intensity=intensity if weights is None else intensity * weights[found.origin],
     )
 
 
@@ -87,6 +92,19 @@ def background(two_theta_deg: Floats, *, wavelength_a: float, air_share: float) 
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """A phase in the beam: `kind` is low, high or other, `share` what its lines are multiplied by.
+
+    `grains` numbers the sets of grains: a phase that a distortion makes of another has the same.
+    """
+
+    kind: str
+    phase: Phase
+    share: float
+    grains: int
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
     """Mean intensity of one run on `two_theta_deg` (n,), in counts per pixel of unit solid angle.
 
@@ -106,47 +124,81 @@ class Model:
             air_share=self.conditions.air_share,
         )
 
-    @cached_property
-    def _scale(self) -> float:
-        start = self._powder(self.experiment.low, self.conditions.start_gpa)
-        top = int(np.argmax(start))
-        return float(self.conditions.peak_to_background * self.background[top] / start[top])
+    def parts(self, fraction: float) -> list[Part]:
+        """Return the phases in the beam when `fraction` of the sample is in the high one."""
+        low, high = self.experiment.low, self.experiment.high
+        same = self.experiment.displacive
+        sample = [Part("low", low, 1 - fraction, 0), Part("high", high, fraction, 0 if same else 1)]
+        extras = [
+            Part("other", extra.phase, share, 2 + k)
+            for k, (extra, share) in enumerate(
+                zip(self.experiment.extras, self._extra_shares, strict=True)
+            )
+        ]
+        return [part for part in (*sample, *extras) if part.share > NOTHING]
 
     def phase(self, phase: Phase, pressure_gpa: float) -> Floats:
         """Return the lines (n,) of a sample that is all `phase`."""
-        return self._scale * self._powder(phase, pressure_gpa)
+        return self._scale * profile(self.two_theta_deg, self.lines(phase, pressure_gpa))
 
     def intensity(self, pressure_gpa: float, fraction: float) -> Floats:
         """Return background and lines (n,) of the mixture of fraction `fraction`."""
         total = self.background
-        for phase, share in ((self.experiment.low, 1 - fraction), (self.experiment.high, fraction)):
-            if share > 0:
-                total = total + share * self.phase(phase, pressure_gpa)
+        for part in self.parts(fraction):
+            total = total + part.share * self.phase(part.phase, pressure_gpa)
         return total
-
-    def _powder(self, phase: Phase, pressure_gpa: float) -> Floats:
-        return profile(self.two_theta_deg, self.lines(phase, pressure_gpa))
 
     def lines(self, phase: Phase, pressure_gpa: float) -> Lines:
         """Return the lines of a sample that is all `phase`, in arbitrary units."""
         run = self.conditions
-        found = lines(
+        distortion = 0.0
+        if self.experiment.displacive and phase is self.experiment.high:
+            distortion = run.distortion_per_gpa * max(0.0, pressure_gpa - run.onset_gpa)
+        return lines(
             phase,
             pressure_gpa,
             wavelength_a=self.experiment.wavelength_m * 1e10,
             two_theta_max_deg=float(self.two_theta_deg[-1]),
             microstrain=run.microstrain + run.microstrain_per_gpa * pressure_gpa,
             uniaxial_strain=run.uniaxial_strain * pressure_gpa / 10,
+            distortion=distortion,
+            weights=self._textures[phase.name],
         )
-        weights = self._textures[phase.name][: len(found.intensity)]
-        return Lines(found.two_theta_deg, found.fwhm_deg, found.intensity * weights)
+
+    @cached_property
+    def _start(self) -> Floats:
+        return self._at_start(self.experiment.low)
+
+    def _at_start(self, phase: Phase) -> Floats:
+        return profile(self.two_theta_deg, self.lines(phase, self.conditions.start_gpa))
+
+    @cached_property
+    def _scale(self) -> float:
+        top = int(np.argmax(self._start))
+        return float(self.conditions.peak_to_background * self.background[top] / self._start[top])
+
+    @cached_property
+    def _extra_shares(self) -> list[float]:
+        return [
+            height * float(self._start.max() / self._at_start(extra.phase).max())
+            for extra, height in zip(self.experiment.extras, self.conditions.heights, strict=True)
+        ]
 
     @cached_property
     def _textures(self) -> dict[str, Floats]:
         # One factor per line, by falling d, for the whole run: preferred orientation of a sample
         # whose fibre axis is the beam changes the lines, not the evenness of the rings.
-        seed = np.random.SeedSequence(self.conditions.seed, spawn_key=(1,))
-        z = np.random.default_rng(seed).standard_normal((2, 64))
+        experiment = self.experiment
+        low, high = self._spread((1,), 2)
+        extras = self._spread((1, 1), len(experiment.extras))
+        factors = {extra.phase.name: f for extra, f in zip(experiment.extras, extras, strict=True)}
+        return factors | {
+            experiment.low.name: low,
+            experiment.high.name: low if experiment.displacive else high,
+        }
+
+    def _spread(self, key: tuple[int, ...], n: int) -> Floats:
+        sequence = np.random.SeedSequence(self.conditions.seed, spawn_key=key)
+        z = np.random.default_rng(sequence).standard_normal((n, 64))
         spread = self.conditions.texture
-        factors = np.exp(spread * z - spread**2 / 2)
-        return {self.experiment.low.name: factors[0], self.experiment.high.name: factors[1]}
+        return np.asarray(np.exp(spread * z - spread**2 / 2))

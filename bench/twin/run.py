@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
 
 from phasewatch.bench.twin import experiment as experiments
 from phasewatch.bench.twin.atoms import Floats
+from phasewatch.bench.twin.catalogue import EXPERIMENTS
 from phasewatch.bench.twin.detector import LAYOUTS, N_BINS, SATURATION, Detector, Layout
 from phasewatch.bench.twin.experiment import Conditions, Experiment
 from phasewatch.bench.twin.pattern import Lines, Model
@@ -90,12 +92,21 @@ class Run:
 
     @cached_property
     def _grains(self) -> Floats:
-        # (2 phases, sectors): few grains diffract into each degree of a ring.
+        # (sets of grains, sectors): few grains diffract into each degree of a ring, and a fibre
+        # axis that is not quite the beam makes all rings brighter on two sides.
         n = round(360 / SECTOR_DEG)
-        seed = np.random.SeedSequence(self.conditions.seed, spawn_key=(5,))
-        spread = self.conditions.graininess
-        z = np.random.default_rng(seed).standard_normal((2, n))
-        return np.exp(spread * z - spread**2 / 2)
+        run, extras = self.conditions, self.experiment.extras
+        sets = [(run.graininess, self._noise((5,), (2, n)))]
+        sets += [
+            (extra.graininess, self._noise((5, 1 + k), (1, n))) for k, extra in enumerate(extras)
+        ]
+        grains = np.concatenate([np.exp(spread * z - spread**2 / 2) for spread, z in sets])
+        chi = np.radians((np.arange(n) + 0.5) * SECTOR_DEG - run.azimuth_deg)
+        return np.asarray(grains * (1 + run.azimuthal * np.cos(2 * chi)))
+
+    def _noise(self, key: tuple[int, ...], shape: tuple[int, int]) -> Floats:
+        sequence = np.random.SeedSequence(self.conditions.seed, spawn_key=key)
+        return np.random.default_rng(sequence).standard_normal(shape)
 
     @cached_property
     def _spots(self) -> Spots:
@@ -115,24 +126,32 @@ class Run:
 
     def lines(self, i: int) -> list[tuple[str, Lines]]:
         """Return the lines of frame `i` for each phase present, as (low, high or other, lines)."""
-        pressure, x = float(self.pressure_gpa[i]), float(self.fraction[i])
         found = []
-        parts = (("low", self.experiment.low, 1 - x), ("high", self.experiment.high, x))
-        for part, phase, share in parts:
-            shape = self._model.lines(phase, pressure)
-            found.append((part, replace(shape, intensity=share * shape.intensity)))
+        for part in self._model.parts(float(self.fraction[i])):
+            shape = self._model.lines(part.phase, float(self.pressure_gpa[i]))
+            found.append((part.kind, replace(shape, intensity=part.share * shape.intensity)))
         return found
+
+    @cached_property
+    def _smooth(self) -> Model:
+        return Model(self.experiment, self.conditions, self.axis)
 
     def expected(self, i: int) -> Floats:
         """Return the noise-free intensity of frame `i` on `axis`, without the anvils' spots."""
-        model = Model(self.experiment, self.conditions, self.axis)
-        return model.intensity(float(self.pressure_gpa[i]), float(self.fraction[i]))
+        return self._smooth.intensity(float(self.pressure_gpa[i]), float(self.fraction[i]))
+
+    def _profiles(self, i: int) -> list[tuple[int, Floats]]:
+        # Set of grains and mean intensity on the grid, of each phase in frame i.
+        pressure = float(self.pressure_gpa[i])
+        return [
+            (part.grains, part.share * self._model.phase(part.phase, pressure))
+            for part in self._model.parts(float(self.fraction[i]))
+        ]
 
     def _table(self, i: int) -> NDArray[np.float32]:
-        pressure, x = float(self.pressure_gpa[i]), float(self.fraction[i])
-        low = (1 - x) * self._model.phase(self.experiment.low, pressure)
-        high = x * self._model.phase(self.experiment.high, pressure)
-        table = self._model.background + np.einsum("ps,pt->st", self._grains, np.stack((low, high)))
+        rows, profiles = zip(*self._profiles(i), strict=True)
+        grains = self._grains[list(rows)]
+        table = self._model.background + np.einsum("ps,pt->st", grains, np.stack(profiles))
         return np.asarray(self._flux[i] * table, dtype=np.float32).ravel()
 
     def _additions(self, i: int) -> tuple[NDArray[np.int64], Floats]:
@@ -174,10 +193,18 @@ class Run:
         return bins, total.astype(np.float64)
 
     @cached_property
-    def _valid(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    def _projections(self) -> list[csr_array]:
+        # (N_BINS, grid) each: of the background, and of the rings of each set of grains, the counts
+        # of a bin per unit of intensity at a point of the grid.
         bins, _ = self._bins
         pixel = np.flatnonzero(bins >= 0)
-        return bins[pixel], self._index.ravel()[pixel], self.detector.weight.ravel()[pixel]
+        sector, step = np.divmod(self._index.ravel()[pixel], len(self._grid))
+        weight = self.detector.weight.ravel()[pixel].astype(np.float64)
+        at, shape = (bins[pixel], step), (N_BINS, len(self._grid))
+        return [
+            coo_array((weight * bright[sector], at), shape=shape).tocsr()
+            for bright in (np.ones(self._grains.shape[1]), *self._grains)
+        ]
 
     def pattern(self, i: int) -> NDArray[np.float32]:
         """Return what integrating frame `i` without pixel splitting gives, (N_BINS,), on `axis`.
@@ -186,8 +213,11 @@ class Run:
         distribution, but not the very counts of `frame`.
         """
         bins, normalisation = self._bins
-        pixel_bin, index, weight = self._valid
-        mean = np.bincount(pixel_bin, weights=self._table(i)[index] * weight, minlength=N_BINS)
+        flat, *rings = self._projections
+        mean = flat @ self._model.background
+        for grains, mean_profile in self._profiles(i):
+            mean += rings[grains] @ mean_profile
+        mean *= self._flux[i]
         pixel, added = self._additions(i)
         counted = (bins[pixel] >= 0) & (added < SATURATION)
         mean += np.bincount(bins[pixel[counted]], weights=added[counted], minlength=N_BINS)
@@ -205,9 +235,9 @@ def open_run(
     PipelineError
         No such experiment or layout, or a number of frames or a seed that cannot be.
     """
-    if name not in experiments.EXPERIMENTS:
+    if name not in EXPERIMENTS:
         raise PipelineError(
-            f"experiment {name!r} is not known; there are: {', '.join(experiments.EXPERIMENTS)}"
+            f"experiment {name!r} is not known; there are: {', '.join(EXPERIMENTS)}"
         )
     if layout not in LAYOUTS:
         raise PipelineError(f"layout {layout!r} is not known; there are: {', '.join(LAYOUTS)}")
@@ -215,6 +245,6 @@ def open_run(
         raise PipelineError(f"frames = {frames}: a run has at least 1 frame")
     if seed < 0:
         raise PipelineError(f"seed = {seed}: it must not be negative")
-    chosen = experiments.EXPERIMENTS[name]
+    chosen = EXPERIMENTS[name]
     drawn = experiments.conditions(chosen, seed=seed, frames=frames)
     return Run(chosen, drawn, LAYOUTS[layout])

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from phasewatch.bench.twin.catalogue import FE_RAMP
 from phasewatch.bench.twin.experiment import (
-    FE_RAMP,
     conditions,
     fractions,
     labels,
@@ -61,7 +61,7 @@ def test_decompression_comes_back_later():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"name": "fe-rump"}, "there are: fe-ramp"),
+        ({"name": "fe-rump"}, "there are: fe-ramp, mgfeo-ramp, D1"),
         ({"name": "fe-ramp", "layout": "eiger"}, "there are: lambda2m, p022"),
         ({"name": "fe-ramp", "frames": 0}, "at least 1 frame"),
         ({"name": "fe-ramp", "seed": -1}, "negative"),
