@@ -7,7 +7,7 @@ from pathlib import Path
 from phasewatch.bench.contest import data
 from phasewatch.bench.contest.data import Data
 from phasewatch.bench.simulate import write_run
-from phasewatch.bench.twin.experiment import EXPERIMENTS
+from phasewatch.bench.twin.catalogue import EXPERIMENTS
 from phasewatch.bench.twin.run import open_run
 from phasewatch.pipeline.errors import PipelineError
 
