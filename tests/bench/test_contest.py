@@ -377,8 +377,8 @@ def test_a_failure_is_told_and_the_rest_goes_on(real, tmp_path, monkeypatch):
 
 
 def test_a_child_that_dies_is_a_failure(tmp_path):
-    runner = Runner({"d": tmp_path / "missing.npz"}, tmp_path / "answers", at_once=2)
-    jobs = [Job("d", "change-points-l2", NO_RECIPE, seed) for seed in range(2)]
+    runner = Runner({"d": tmp_path / "missing.npz"}, tmp_path / "answers", at_once=1)
+    jobs = [Job("d", "change-points-l2", NO_RECIPE, 3)]
     found = list(runner.run(jobs, lambda *a: None))
-    assert {job.seed for job, _ in found} == {0, 1}
+    assert [job.seed for job, _ in found] == [3]
     assert all("No such file" in result["error"] for _, result in found)
