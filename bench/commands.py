@@ -1,5 +1,6 @@
 """The commands of this package."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -74,27 +75,28 @@ def simulate(
     runs = [open_run(name, seed=seed, frames=frames, layout=layout.value) for name in names]
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as bar:
-        for run in runs if out is not None else ():
-            name = run.experiment.name
-            task = bar.add_task(f"{name} seed {seed}", total=run.conditions.frames)
-            folder = out / name if experiment == "all" else out
-            write_run(
-                run,
-                folder,
-                kind=kind.value,
-                with_data=not no_frames,
-                labels=labels,
-                progress=lambda done, task=task: bar.update(task, completed=done),
-            )
-            what = "no data" if no_frames else f"{run.conditions.frames} {kind.value}"
-            bar.console.print(
-                f"{folder}: {what}, {run.pressure_gpa[0]:.1f} to {run.pressure_gpa[-1]:.1f} GPa",
-                soft_wrap=True,
-                highlight=False,
-            )
+
+        def counter(what: str, total: int) -> Callable[[int], None]:
+            task = bar.add_task(what, total=total)
+            return lambda done: bar.update(task, completed=done)
+
+        if out is not None:
+            for run in runs:
+                name, n, gpa = run.experiment.name, run.conditions.frames, run.pressure_gpa
+                folder = out / name if experiment == "all" else out
+                write_run(
+                    run,
+                    folder,
+                    kind=kind.value,
+                    with_data=not no_frames,
+                    labels=labels,
+                    progress=counter(f"{name} seed {seed}", n),
+                )
+                what = "no data" if no_frames else f"{n} {kind.value}"
+                line = f"{folder}: {what}, {gpa[0]:.1f} to {gpa[-1]:.1f} GPa"
+                bar.console.print(line, soft_wrap=True, highlight=False)
         if sheet is not None:
-            task = bar.add_task("sheet", total=len(runs))
-            draw_sheet(runs, sheet, progress=lambda done: bar.update(task, completed=done))
+            draw_sheet(runs, sheet, progress=counter("sheet", len(runs)))
     if out is not None and experiment != "all":
         typer.echo(f"configuration: {out / 'run.toml'}; picture: {out / 'run.png'}")
     if sheet is not None:

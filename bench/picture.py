@@ -19,7 +19,7 @@ from phasewatch.bench.panels import (
 )
 from phasewatch.bench.truth import read_truth
 from phasewatch.bench.twin.crystal import Phase, reflections
-from phasewatch.bench.twin.experiment import CLASSES
+from phasewatch.bench.twin.experiment import CLASSES, distortion
 from phasewatch.bench.twin.run import Run
 from phasewatch.pipeline.documents import Event
 from phasewatch.pipeline.errors import PipelineError
@@ -76,9 +76,7 @@ def draw_truth(run: Run, out_png: Path) -> None:
     figure, axes = new_figure(2)
     waterfall(axes[0], run.axis, rows, patterns, unit="2th_deg", bar="counts per pixel")
     truth_strip(axes[1], np.arange(n), run.pressure_gpa, [CLASSES[c] for c in run.label])
-    wavelength_a = run.experiment.wavelength_m * 1e10
-    for phase, i, y in ((run.experiment.low, 0, 0.012), (run.experiment.high, n - 1, 0.988)):
-        _name_lines(axes[0], phase, float(run.pressure_gpa[i]), wavelength_a, y)
+    name_lines(axes[0], run)
     legend(figure, {name: colour_of(name, k) for k, name in enumerate(CLASSES)})
     axes[0].set_title(
         f"{run.experiment.name}, seed {run.conditions.seed}: expected patterns; "
@@ -116,11 +114,24 @@ def _events(axes: list[Axes], events: Sequence[Event]) -> None:
         )
 
 
-def _name_lines(
-    ax: Axes, phase: Phase, pressure_gpa: float, wavelength_a: float, height: float
-) -> None:
+def name_lines(ax: Axes, run: Run) -> None:
+    """Name the lines at the start of `run` below, those at its end above; `ax` has two theta."""
+    experiment, last = run.experiment, run.conditions.frames - 1
+    extras = [extra.phase for extra in experiment.extras if extra.role != "gasket"]
+    for phase in (experiment.low, *extras):
+        _name(ax, run, phase, 0, height=0.012)
+    _name(ax, run, experiment.high, last, height=0.988)
+
+
+def _name(ax: Axes, run: Run, phase: Phase, i: int, *, height: float) -> None:
     lo, hi = ax.get_xlim()
-    found = reflections(phase, pressure_gpa, d_min=wavelength_a / (2 * np.sin(np.radians(hi / 2))))
+    wavelength_a, pressure = run.experiment.wavelength_m * 1e10, float(run.pressure_gpa[i])
+    found = reflections(
+        phase,
+        pressure,
+        d_min=wavelength_a / (2 * np.sin(np.radians(hi / 2))),
+        distortion=distortion(run.experiment, run.conditions, phase, pressure),
+    )
     for hkl, d in zip(found.hkl.tolist(), found.d, strict=True):
         x = float(np.degrees(2 * np.arcsin(wavelength_a / (2 * d))))
         if x > lo:

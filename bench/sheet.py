@@ -5,6 +5,7 @@ both seen; the dashed lines are the true onset (1 %) and end (99 %) of the trans
 its middle.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from phasewatch.bench.panels import INK, colour_of, legend, truth_strip
+from phasewatch.bench.picture import name_lines
 from phasewatch.bench.twin.experiment import CLASSES
 from phasewatch.bench.twin.run import Run
 
 COLUMNS = 2
-SIZE_INCHES = (9.5, 3.6)  # of one experiment
+SIZE_INCHES = (9.5, 3.9)  # of one experiment
 BINS_TOGETHER = 3
 
 
@@ -53,7 +55,7 @@ def description(run: Run) -> str:
         for extra, height in zip(given.extras, drawn.heights, strict=True)
     ]
     lines = [
-        *given.title.split(", "),
+        *textwrap.wrap(given.title, 30),
         "",
         f"{drawn.frames} patterns",
         *numbers.split(", "),
@@ -64,6 +66,8 @@ def description(run: Run) -> str:
         f"exposure {drawn.exposure_s * 1e3:.3g} ms",
         f"{drawn.counts_per_pixel:.2g} counts per pixel",
         *extras,
+        "",
+        *textwrap.wrap(f"Printed: {given.printed}", 30),
     ]
     return "\n".join(lines)
 
@@ -78,7 +82,7 @@ def _draw(axes: list[Axes], run: Run) -> None:
         ax.set_visible(True)
     text.axis("off")
     text.text(0, 1, run.experiment.name, va="top", fontsize=14, weight="bold", color=INK)
-    text.text(0, 0.87, description(run), va="top", fontsize=8.5, color=INK, linespacing=1.35)
+    text.text(0, 0.87, description(run), va="top", fontsize=8, color=INK, linespacing=1.35)
     n = run.conditions.frames
     patterns = np.stack([run.pattern(i) for i in range(n)]).astype(float)
     patterns /= np.median(patterns, axis=1, keepdims=True)
@@ -102,4 +106,5 @@ def _draw(axes: list[Axes], run: Run) -> None:
     for boundary in np.flatnonzero(np.diff(run.label)):
         image.axhline(boundary + 0.5, color="white", lw=0.8, ls="--")
         truth.axhline(boundary + 0.5, color=INK, lw=0.8, ls="--")
+    name_lines(image, run)
     image.axhline(_middle(run) - 0.5, color="white", lw=0.8)

@@ -86,6 +86,7 @@ def _ramp(
     onset_gpa: Range,
     width_gpa: float,
     extras: tuple[Extra, ...] = (),
+    printed: str = "a row of its own; which sample is not known here",
 ) -> Experiment:
     """Return `model` with another ramp, from `gpa[0]` to `gpa[1]` in `counts` patterns."""
     rise = gpa[1] - gpa[0]
@@ -99,9 +100,10 @@ def _ramp(
         end_gpa=_near(gpa[1], NEAR * rise),
         rate_gpa_s=(0.9 * rate, 1.1 * rate),
         onset_gpa=onset_gpa,
-        width_gpa=_near(width_gpa, 0.12 * width_gpa),
+        width_gpa=_near(width_gpa, 0.08 * width_gpa),
         counts_per_pixel=(FLUX[0] * exposure_s, FLUX[1] * exposure_s),
         extras=(*extras, GASKET),
+        printed=printed,
     )
 
 
@@ -141,6 +143,7 @@ MGFEO_RAMP = replace(
         exposure_s=50 / 349,
         onset_gpa=(21.5, 23.0),
         width_gpa=13.0,
+        printed="349 patterns, 1 to above 100 GPa in 50 s, boundary between patterns 173 and 189",
     ),
     low=MAGNESIOWUSTITE,
     high=RHOMBOHEDRAL_MAGNESIOWUSTITE,
@@ -165,6 +168,7 @@ _D = (
         exposure_s=0.02,
         onset_gpa=(15.0, 16.0),
         width_gpa=9.0,
+        printed="60 patterns; FeO, continuous, 20 or 65 during",
     ),
     _ramp(
         _IRON,
@@ -195,6 +199,7 @@ _D = (
         exposure_s=0.2,
         onset_gpa=(15.2, 15.8),
         width_gpa=10.4,
+        printed="130 patterns; FeO, continuous, 20 or 65 during",
     ),
     _ramp(
         _IRON,
@@ -216,6 +221,7 @@ _D = (
         onset_gpa=(13.2, 13.8),
         width_gpa=0.8,
         extras=(Extra(PLATINUM, "calibrant", height=(0.4, 0.8), graininess=0.2),),
+        printed="platinum as pressure calibrant",
     ),
     # Neon is solid above 4.8 GPa at room temperature, in few large grains, and bears little shear:
     # Klotz et al., J. Phys. D 42, 075413 (2009). Onset as in Dewaele et al. (2015), see fe-ramp.
@@ -230,6 +236,7 @@ _D = (
             onset_gpa=(14.3, 14.9),
             width_gpa=0.8,
             extras=(Extra(NEON, "pressure medium", height=(0.1, 0.3), graininess=1.0),),
+            printed="neon as pressure medium",
         ),
         microstrain=(0.0015, 0.0025),
         microstrain_per_gpa=(0.00003, 0.00008),
@@ -244,6 +251,7 @@ _D = (
         exposure_s=0.005,
         onset_gpa=(13.4, 14.0),
         width_gpa=0.5,
+        printed="222 patterns",
     ),
     _ramp(
         _IRON,
@@ -254,6 +262,7 @@ _D = (
         exposure_s=0.002,
         onset_gpa=(13.4, 13.9),
         width_gpa=0.4,
+        printed="460 patterns",
     ),
 )
 

@@ -40,7 +40,7 @@ class Experiment:
     """A transition from `low` to `high`, and the range of every condition of a run.
 
     Of the `counts` of patterns before, during and after the transition a run may have a few more or
-    less.
+    less. `printed` is what is printed about the real experiment.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Experiment:
     distortion_per_gpa: Range = (0.0, 0.0)
     azimuthal: Range = (0.0, 0.0)
     extras: tuple[Extra, ...] = ()
+    printed: str = ""
 
     @property
     def frames(self) -> int:
@@ -169,7 +170,8 @@ _DRAWN_LOGARITHMICALLY = ("rate_gpa_s", "counts_per_pixel")
 def conditions(experiment: Experiment, *, seed: int, frames: int | None = None) -> Conditions:
     """Draw the conditions of run `seed`, evenly from the ranges of `experiment`.
 
-    `frames` other than the experiment's changes the exposure, not the ramp.
+    `frames` other than the experiment's changes the exposure, not the ramp. Runs of one seed are
+    drawn alike in all experiments, so runs of two experiments need two seeds to be independent.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
     drawn = {name: float(rng.uniform(*getattr(experiment, name))) for name in _DRAWN}
@@ -219,6 +221,13 @@ def fractions(run: Conditions, pressure_gpa: Floats) -> Floats:
     for i in range(len(up)):
         now = x[i] = min(max(now, up[i]), down[i])
     return x
+
+
+def distortion(experiment: Experiment, run: Conditions, phase: Phase, pressure_gpa: float) -> float:
+    """Return the distortion of `phase` (see `crystal`), which grows from zero at the onset."""
+    if not experiment.displacive or phase != experiment.high:
+        return 0.0
+    return run.distortion_per_gpa * max(0.0, pressure_gpa - run.onset_gpa)
 
 
 def labels(fraction: Floats) -> NDArray[np.int64]:

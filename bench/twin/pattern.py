@@ -12,12 +12,13 @@ import numpy as np
 
 from phasewatch.bench.twin.atoms import KEV_ANGSTROM, Floats, compton, form_factor
 from phasewatch.bench.twin.crystal import Phase, cell, reflections
-from phasewatch.bench.twin.experiment import Conditions, Experiment
+from phasewatch.bench.twin.experiment import Conditions, Experiment, distortion
 
 # Width of a line that an unstrained sample would show: beam and sample (about 20 um), one pixel
 # (55 um) and the detector's point spread, at 0.31 m.
 INSTRUMENT_FWHM_DEG = 0.03
 LORENTZ_SHARE = 0.5  # of the pseudo-Voigt
+RING_SETS = 3
 NOTHING = 1e-6  # a phase of a smaller share is not there
 
 
@@ -38,7 +39,7 @@ def lines(
     two_theta_max_deg: float,
     microstrain: float = 0.0,
     uniaxial_strain: float = 0.0,
-    distortion: float = 0.0,
+    stretch: float = 0.0,
     weights: Floats | None = None,
 ) -> Lines:
     """Return the powder lines of `phase`, for equal numbers of atoms comparable between phases.
@@ -47,11 +48,11 @@ def lines(
     the cell: 1 / sin(theta) is the Lorentz factor of a powder, 1 / sin(2 theta) spreads the cone
     over its circumference (Warren, X-ray Diffraction (1969), section 4.3). Width: the instrument's
     and 2 tan(theta) x microstrain, in quadrature. A sample stressed along the beam shows
-    d (1 + Q (1 - 3 sin^2 theta)): Singh et al., J. Appl. Phys. 83, 7567 (1998). `weights` are
-    factors of the intensity by `Reflections.origin`.
+    d (1 + Q (1 - 3 sin^2 theta)): Singh et al., J. Appl. Phys. 83, 7567 (1998). `stretch` is the
+    distortion, `weights` are factors of the intensity by `Reflections.origin`.
     """
     d_min = 0.98 * wavelength_a / (2 * np.sin(np.radians(two_theta_max_deg) / 2))
-    found = reflections(phase, pressure_gpa, d_min=d_min, distortion=distortion)
+    found = reflections(phase, pressure_gpa, d_min=d_min, distortion=stretch)
     sin2 = (wavelength_a / (2 * found.d)) ** 2
     d = found.d * (1 + uniaxial_strain * (1 - 3 * sin2))
     theta = np.arcsin(wavelength_a / (2 * d))
@@ -93,15 +94,18 @@ def background(two_theta_deg: Floats, *, wavelength_a: float, air_share: float) 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A phase in the beam: `kind` is low, high or other, `share` what its lines are multiplied by.
+    """Lines of one phase in the beam: `kind` is low, high or other.
 
-    `grains` numbers the sets of grains: a phase that a distortion makes of another has the same.
+    `share` is what they are multiplied by, `weights` (64,) what each is, by `Reflections.origin`.
+    `grains` numbers the sets of grains that diffract into them; a phase that a distortion makes of
+    another has the same grains.
     """
 
     kind: str
     phase: Phase
     share: float
     grains: int
+    weights: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,35 +129,42 @@ class Model:
         )
 
     def parts(self, fraction: float) -> list[Part]:
-        """Return the phases in the beam when `fraction` of the sample is in the high one."""
-        low, high = self.experiment.low, self.experiment.high
-        same = self.experiment.displacive
-        sample = [Part("low", low, 1 - fraction, 0), Part("high", high, fraction, 0 if same else 1)]
-        extras = [
-            Part("other", extra.phase, share, 2 + k)
-            for k, (extra, share) in enumerate(
-                zip(self.experiment.extras, self._extra_shares, strict=True)
-            )
-        ]
-        return [part for part in (*sample, *extras) if part.share > NOTHING]
+        """Return what is in the beam when `fraction` of the sample is in the high phase.
 
-    def phase(self, phase: Phase, pressure_gpa: float) -> Floats:
-        """Return the lines (n,) of a sample that is all `phase`."""
-        return self._scale * profile(self.two_theta_deg, self.lines(phase, pressure_gpa))
+        The rings of the extras, whose grains are few, are three parts each: spots of one ring lie
+        elsewhere than those of the next.
+        """
+        low, high = self.experiment.low, self.experiment.high
+        grains = 0 if self.experiment.displacive else 1
+        found = [
+            Part("low", low, 1 - fraction, 0, self._textures[low.name]),
+            Part("high", high, fraction, grains, self._textures[high.name]),
+        ]
+        for extra, share in zip(self.experiment.extras, self._extra_shares, strict=True):
+            texture = self._textures[extra.phase.name]
+            for k in range(RING_SETS):
+                own = np.arange(len(texture)) % RING_SETS == k
+                found.append(Part("other", extra.phase, share, len(found), own * texture))
+        return [part for part in found if part.share > NOTHING]
+
+    def rings(self, part: Part, pressure_gpa: float) -> Floats:
+        """Return the intensity (n,) of the lines of `part`."""
+        shape = self.lines(part, pressure_gpa)
+        return part.share * self._scale * profile(self.two_theta_deg, shape)
 
     def intensity(self, pressure_gpa: float, fraction: float) -> Floats:
         """Return background and lines (n,) of the mixture of fraction `fraction`."""
-        total = self.background
-        for part in self.parts(fraction):
-            total = total + part.share * self.phase(part.phase, pressure_gpa)
-        return total
+        rings = [self.rings(part, pressure_gpa) for part in self.parts(fraction)]
+        return np.asarray(self.background + sum(rings))
 
-    def lines(self, phase: Phase, pressure_gpa: float) -> Lines:
-        """Return the lines of a sample that is all `phase`, in arbitrary units."""
+    def lines(self, part: Part, pressure_gpa: float) -> Lines:
+        """Return the lines of `part` as if its share were 1, in arbitrary units."""
+        shape = self._lines(part.phase, pressure_gpa, part.weights)
+        keep = shape.intensity > 0
+        return Lines(shape.two_theta_deg[keep], shape.fwhm_deg[keep], shape.intensity[keep])
+
+    def _lines(self, phase: Phase, pressure_gpa: float, weights: Floats) -> Lines:
         run = self.conditions
-        distortion = 0.0
-        if self.experiment.displacive and phase is self.experiment.high:
-            distortion = run.distortion_per_gpa * max(0.0, pressure_gpa - run.onset_gpa)
         return lines(
             phase,
             pressure_gpa,
@@ -161,8 +172,8 @@ class Model:
             two_theta_max_deg=float(self.two_theta_deg[-1]),
             microstrain=run.microstrain + run.microstrain_per_gpa * pressure_gpa,
             uniaxial_strain=run.uniaxial_strain * pressure_gpa / 10,
-            distortion=distortion,
-            weights=self._textures[phase.name],
+            stretch=distortion(self.experiment, run, phase, pressure_gpa),
+            weights=weights,
         )
 
     @cached_property
@@ -170,7 +181,8 @@ class Model:
         return self._at_start(self.experiment.low)
 
     def _at_start(self, phase: Phase) -> Floats:
-        return profile(self.two_theta_deg, self.lines(phase, self.conditions.start_gpa))
+        start_gpa, weights = self.conditions.start_gpa, self._textures[phase.name]
+        return profile(self.two_theta_deg, self._lines(phase, start_gpa, weights))
 
     @cached_property
     def _scale(self) -> float:

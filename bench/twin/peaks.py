@@ -46,5 +46,5 @@ def peaks(run: Run, i: int) -> dict[str, Bools]:
 def write_peaks(path: Path, run: Run) -> None:
     """Write ``peaks.npz``: `axis` (N,) in deg, and per part the bits (n, ceil(N / 8)), packed."""
     frames = [peaks(run, i) for i in range(run.conditions.frames)]
-    packed = {part: np.packbits([frame[part] for frame in frames], axis=1) for part in PARTS}
-    np.savez_compressed(path, axis=run.axis, **packed)
+    low, high, other = (np.packbits([f[part] for f in frames], axis=1) for part in PARTS)
+    np.savez_compressed(path, axis=run.axis, low=low, high=high, other=other)

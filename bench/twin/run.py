@@ -17,7 +17,7 @@ from phasewatch.bench.twin.atoms import Floats
 from phasewatch.bench.twin.catalogue import EXPERIMENTS
 from phasewatch.bench.twin.detector import LAYOUTS, N_BINS, SATURATION, Detector, Layout
 from phasewatch.bench.twin.experiment import Conditions, Experiment
-from phasewatch.bench.twin.pattern import Lines, Model
+from phasewatch.bench.twin.pattern import RING_SETS, Lines, Model
 from phasewatch.bench.twin.sampler import sample
 from phasewatch.bench.twin.spots import Spots, spots
 from phasewatch.pipeline.errors import PipelineError
@@ -98,7 +98,8 @@ class Run:
         run, extras = self.conditions, self.experiment.extras
         sets = [(run.graininess, self._noise((5,), (2, n)))]
         sets += [
-            (extra.graininess, self._noise((5, 1 + k), (1, n))) for k, extra in enumerate(extras)
+            (extra.graininess, self._noise((5, 1 + k), (RING_SETS, n)))
+            for k, extra in enumerate(extras)
         ]
         grains = np.concatenate([np.exp(spread * z - spread**2 / 2) for spread, z in sets])
         chi = np.radians((np.arange(n) + 0.5) * SECTOR_DEG - run.azimuth_deg)
@@ -128,7 +129,7 @@ class Run:
         """Return the lines of frame `i` for each phase present, as (low, high or other, lines)."""
         found = []
         for part in self._model.parts(float(self.fraction[i])):
-            shape = self._model.lines(part.phase, float(self.pressure_gpa[i]))
+            shape = self._model.lines(part, float(self.pressure_gpa[i]))
             found.append((part.kind, replace(shape, intensity=part.share * shape.intensity)))
         return found
 
@@ -144,7 +145,7 @@ class Run:
         # Set of grains and mean intensity on the grid, of each phase in frame i.
         pressure = float(self.pressure_gpa[i])
         return [
-            (part.grains, part.share * self._model.phase(part.phase, pressure))
+            (part.grains, self._model.rings(part, pressure))
             for part in self._model.parts(float(self.fraction[i]))
         ]
 

@@ -167,3 +167,28 @@ def test_labels_are_spread_and_clear_of_the_transition():
     assert picked[label[picked] == 2].min() >= 159
     assert len(pick_labels(np.zeros(5, dtype=int), 12)) == 5
     assert set(label[pick_labels(label, 1)]) == {0}
+
+
+def test_a_sheet_of_experiments(tmp_path):
+    from matplotlib.image import imread
+
+    sheet = tmp_path / "d1.png"
+    result = command("D1", "--sheet", sheet, "--frames", 12)
+    assert result.exit_code == 0
+    assert str(sheet) in result.stdout
+    assert np.std(imread(sheet)[..., :3]) > 0.1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d1.png"]
+
+
+def test_several_at_once_without_data(tmp_path, monkeypatch):
+    monkeypatch.setattr("phasewatch.bench.twin.catalogue.THESIS", ("D1", "D7"))
+    result = command("all", "--out", tmp_path, "--frames", 3, "--kind", "patterns", "--no-frames")
+    assert result.exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"D1", "D7"}
+    assert configuration(tmp_path / "D7")["source"]["uri"] == "simulate:D7"
+    assert (tmp_path / "D7" / "peaks.npz").exists()
+
+
+def test_nothing_to_write_is_said():
+    with pytest.raises(PipelineError, match="--out FOLDER or --sheet PICTURE"):
+        command("D1")
