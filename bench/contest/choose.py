@@ -73,6 +73,7 @@ def _simulated(name: str, seed: int, folder: Path, progress: Progress) -> Path:
     if out.is_dir():
         return out
     run = open_run(name, seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{name}-{seed}.partial"  # what was stopped half-way is begun again
     if partial.exists():
         shutil.rmtree(partial)

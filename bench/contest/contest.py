@@ -56,7 +56,6 @@ def run(
         An argument names nothing, data cannot be used, or `out` holds something else.
     """
     contenders, by = chosen(models), recipes(recipe)
-    out.mkdir(parents=True, exist_ok=True)
     journal = Journal(out)
     contests, files = _open(specs, labels, out, tell)
     for data in contests:
@@ -89,7 +88,6 @@ def _open(
     specs: Sequence[str], labels: Path | None, out: Path, tell: Tell
 ) -> tuple[list[Data], dict[str, Path]]:
     folder = out / "data"
-    folder.mkdir(exist_ok=True)
     contests: list[Data] = []
     files = {}
     for spec in specs:
@@ -102,6 +100,7 @@ def _open(
         if data.name in files:
             raise PipelineError(f"--data {spec}: {data.name} is there twice")
         files[data.name] = folder / f"{data.name}.handed.npz"
+        folder.mkdir(parents=True, exist_ok=True)
         hand_over.write(data, files[data.name])
         contests.append(data)
     return contests, files

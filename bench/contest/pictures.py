@@ -99,6 +99,8 @@ def draw_sweep(
         arrays |= {f"{name}_x": x, f"{name}_confidence": confidence}
     if whole:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lowest = min(100 * np.nanmin(c, initial=0.9) for _, c in lines.values())
+    ax.set_ylim(lowest - 2, 101)
     ax.set_xlabel(label)
     ax.set_ylabel("classification confidence (%)")
     ax.set_title(title, fontsize=10, color=INK)

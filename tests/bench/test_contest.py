@@ -160,6 +160,14 @@ def test_data_that_name_nothing(spec, message, tmp_path):
         choose.open_data(spec, tmp_path, labels=None, progress=lambda *a: None)
 
 
+def test_nothing_is_left_of_what_was_refused(tmp_path):
+    for wrong in (("--data", "nothing"), ("--data", "fe-ramp", "--models", "svm")):
+        done = command(*wrong, "--out", tmp_path / "out")
+        assert done.exit_code == 1
+        assert isinstance(done.exception, PipelineError)
+    assert not (tmp_path / "out").exists()
+
+
 def test_labels_of_a_simulated_run_are_refused(tmp_path):
     with pytest.raises(PipelineError, match="is simulated"):
         choose.open_data("fe-ramp", tmp_path, labels=tmp_path, progress=lambda *a: None)
