@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from phasewatch.bench.contest.contest import Tell
 
-WIDTH = 200  # of the table, where no terminal says otherwise
+WIDTH = 210  # of the table, where no terminal says otherwise
 
 
 def compare(

@@ -42,6 +42,7 @@ def columns(order_name: str) -> tuple[Column, ...]:
     return (
         Column("parameters", "n_parameters"),
         Column("training s", "training_s", digits=1),
+        Column("CPU s", "training_cpu_s", digits=1),
         Column("peak MiB", "peak_memory_mib"),
         Column("epochs", "epochs"),
         Column("confidence %", "confidence", 100, 2),

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter, perf_counter_ns
+from time import perf_counter, perf_counter_ns, process_time
 from typing import Any, TextIO
 
 import numpy as np
@@ -47,15 +47,16 @@ def trial(data: Data, job: Job, lines: TextIO) -> tuple[dict[str, Any], dict[str
     """Train, classify, and judge; return the figures and the arrays of the answer."""
     learn = _learner(data, job, lines)
     before = _restart_peak()
-    begin = perf_counter()
+    begin, cpu = perf_counter(), process_time()
     contender = learn()
-    trained = perf_counter()
+    trained, cpu_trained = perf_counter(), process_time()
     answer = contender.classify(data.test)
     if contender.one is None:  # it learns from the very series
-        trained = perf_counter()
+        trained, cpu_trained = perf_counter(), process_time()
     result = {
         "n_parameters": contender.n_parameters,
         "training_s": trained - begin,
+        "training_cpu_s": cpu_trained - cpu,
         "peak_memory_mib": _status_mib("VmHWM"),
         "memory_before_mib": before,
         "epochs": contender.epochs,
