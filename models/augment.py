@@ -47,6 +47,7 @@ def replicate(
     how: Augmentation,
     *,
     group: NDArray[np.int64] | None = None,
+    level: NDArray[np.float64] | None = None,
 ) -> Float32:
     """Return one replica of each pattern.
 
@@ -57,6 +58,8 @@ def replicate(
     group
         (n,) int64, rising from 0 by 1: patterns of one group, such as the window of a sequence,
         have all but e in common. Without it each is a group of its own.
+    level
+        (n,) the `noise_level` of each, where it is known; finding it takes as long as all else.
     """
     n, n_points = patterns.shape
     group = np.arange(n) if group is None else group
@@ -73,8 +76,9 @@ def replicate(
     warp = np.exp(coefficients @ cosines)
     out = np.empty((n, n_points), np.float32)
     for i, (g, y) in enumerate(zip(group, patterns, strict=True)):
+        s = noise_level(y) if level is None else level[i]
         out[i] = np.interp(moved[g], index, y) * warp[g]
-        out[i] += factor[g] * noise_level(y) * noise[i]
+        out[i] += factor[g] * s * noise[i]
     return out
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,7 +47,7 @@ def train(
     from phasewatch.models.series import read_series
 
     how = named(recipe, model, epochs=epochs)
-    options = {} if context is None else {"context": context}
+    options: dict[str, Any] = {} if context is None else {"context": context}
     _refuse_other_folder(out)
     patterns = read_series(series)
     names = None if classes is None else [name.strip() for name in classes.split(",")]

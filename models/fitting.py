@@ -8,7 +8,7 @@ labels, for as many epochs as were best; what was held out are often a third of 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,36 +60,36 @@ def by_phasewatch(
     progress: Progress | None = None,
 ) -> Fitted:
     """Train a network that `make` makes, the same each time; see the module."""
-    train, held, alone = split(data.label)
-    part, held_data = data.some(train), data.some(held)
-    check = _replicas(held_data, recipe, np.random.default_rng([seed, 1]))
-    weight = balanced(held_data.label, n_classes)
-
-    def validate(net: nn.Module) -> tuple[float, torch.Tensor]:
-        found = _logits(net, check)
-        return float(cross_entropy(found, check.label, weight)), found
-
-    net, best, wait, good, epochs = make(), math.inf, 0, 0, 0
-    found = torch.empty(0)
-    for epoch in _train(net, part, n_classes, recipe, recipe.epochs, [seed, 0]):
-        loss, now = validate(net)
+    train, held, spared = split(data.label)
+    tried = data.some(np.sort(np.concatenate([held, spared])))
+    check = _replicas(tried, recipe, np.random.default_rng([seed, 1]))
+    weight = balanced(tried.label, n_classes)
+    net, best, epochs, wait, good = make(), math.inf, 0, 0, 0
+    total = recipe.epochs * (2 if len(held) else 1)
+    for epoch in _train(net, data.some(train), n_classes, recipe, recipe.epochs, [seed, 0]):
+        now = _logits(net, check)
+        loss = float(cross_entropy(now, check.label, weight))
         if not math.isfinite(loss):
             raise ModelError(f"training diverged in epoch {epoch}: the loss is {loss}")
         wait, good = wait + 1, good + 1 if loss < recipe.enough else 0
         if loss < best:
             best, found, epochs, wait = loss, now, epoch, 0
+            kept = {k: v.clone() for k, v in net.state_dict().items()}
         if progress is not None:
-            progress(epoch, 2 * recipe.epochs, loss)
-        if max(wait, good) >= recipe.patience:
+            progress(epoch, total, loss)
+        if wait >= recipe.patience or good >= recipe.steady:
             break
     temperature = fit_temperature(found, check.label, weight)
-    net = make()
-    for done in _train(net, data, n_classes, recipe, epochs, [seed, 3]):
-        if progress is not None:
-            progress(epoch + done, epoch + epochs, best)
-    notes: dict[str, Any] = {"held_out": data.at[held].tolist()}
-    if alone:
-        notes["not_validated"] = list(alone)
+    net.load_state_dict(kept)
+    if len(held):
+        net = make()
+        for again in _train(net, data, n_classes, recipe, epochs, [seed, 3]):
+            if progress is not None:
+                progress(epoch + again, epoch + epochs, best)
+    notes = {
+        "held_out": data.at[held].tolist(),
+        "not_validated": np.unique(data.label[spared]).tolist(),
+    }
     return Fitted(net.eval(), epochs, best, temperature, notes)
 
 
@@ -115,7 +115,7 @@ def by_thesis(
     net = make()
     length = data.longest()
     rows = np.arange(len(data))
-    clean, _ = data.windows(rows, length)
+    clean = data.patterns[data.windows(rows, length)[0]]
     amplitude = recipe.noise * float(np.ptp(data.patterns))
     replicas = math.ceil((recipe.replicas + 1) / (data.context + 1)) - 1
     sets = [clean]
@@ -154,11 +154,11 @@ def by_thesis(
 
 def _train(
     net: nn.Module, data: Labelled, n_classes: int, recipe: Recipe, epochs: int, seed: list[int]
-):
+) -> Iterator[int]:
     """Train `net` in place; yield the number of each epoch when it is done."""
     rng = np.random.default_rng(seed)
     weight = balanced(data.label, n_classes)
-    shown = max(recipe.shown, len(data))
+    shown = max(min(recipe.replicas * len(data), recipe.shown), len(data))
     per_epoch = math.ceil(shown / recipe.batch)
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * per_epoch)
@@ -180,9 +180,12 @@ def _batch(
     data: Labelled, rows: Int64, length: Int64, recipe: Recipe, rng: np.random.Generator
 ) -> Batch:
     """Make replicas of windows, each of one shift, stretch and warp."""
-    patterns, window = data.windows(rows, length)
+    held, window = data.windows(rows, length)
+    made = replicate(
+        data.patterns[held], rng, recipe.augmentation, group=window, level=data.level[held]
+    )
     return Batch(
-        torch.from_numpy(replicate(patterns, rng, recipe.augmentation, group=window)),
+        torch.from_numpy(made),
         length,
         torch.from_numpy(data.label[rows]),
     )

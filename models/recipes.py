@@ -31,24 +31,30 @@ class Recipe:
     ----------
     epochs
         At most so many.
+    replicas
+        Of each labelled pattern in an epoch.
     shown
-        Replicas in an epoch, of the labelled patterns in turn; of at least one window for each.
+        At most so many replicas in an epoch, of labelled patterns in turn, but one of each.
     batch
         Replicas in a step.
     rate
         Of Adam, at the start; it falls along a cosine.
     patience
-        Epochs without a lower validation loss, or with one below `enough`, after which training
-        stops.
+        Epochs without a lower validation loss, after which training stops.
+    enough, steady
+        It stops as well when that loss was below `enough` in as many epochs as `steady`, one after
+        the other.
     """
 
     name: str = "phasewatch"
-    epochs: int = 40
+    epochs: int = 60
+    replicas: int = 8
     shown: int = 96
     batch: int = 16
     rate: float = 2e-3
-    patience: int = 10
+    patience: int = 20
     enough: float = 0.01
+    steady: int = 3
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
@@ -57,7 +63,7 @@ class Recipe:
                 f"recipe: the values of {self.name!r} depend on the model: give the name alone, "
                 f"one of {', '.join(NAMES)}"
             )
-        _at_least_1(self, ("epochs", "shown", "batch", "patience"))
+        _at_least_1(self, ("epochs", "replicas", "shown", "batch", "patience", "steady"))
 
 
 @dataclass(frozen=True, slots=True)

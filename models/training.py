@@ -172,7 +172,7 @@ def _by_gradient(
         torch.manual_seed(seed)
         return registry.create(model, n_points=patterns.shape[1], n_classes=n_classes, **options)
 
-    data = Labelled(patterns, at, label, getattr(make(), "context", 0))
+    data = Labelled.of(patterns, at, label, getattr(make(), "context", 0))
     if isinstance(recipe, Thesis):
         return by_thesis(make, data, n_classes, recipe, seed, progress)
     return by_phasewatch(make, data, n_classes, recipe, seed, progress)

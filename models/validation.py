@@ -1,10 +1,9 @@
 """Which labelled patterns are held out of training, in the order of the series.
 
-Of each class with three labels or more every third is held out, from the second on: of 3 or 4
-labels one, of 5 to 7 two. So the first and the last label of a class, which say most of where it
-ends, are trained on, and the held-out ones lie between patterns that are. Of two labels the second
-is held out. A class with one label has nothing to hold out; its loss is that of replicas of the
-pattern that is trained on, and says little.
+Of a class with `FEWEST` labels or more every third is held out, from the second on: of 5 to 7 two.
+So the first and the last label of a class, which say most of where it ends, are trained on, and the
+held-out ones lie between patterns that are. A class with fewer labels has none to spare: replicas
+of its own patterns are tried instead, which says when it is learnt but not how well.
 """
 
 import numpy as np
@@ -12,8 +11,12 @@ from numpy.typing import NDArray
 
 Int64 = NDArray[np.int64]
 
+# Ten labels of three classes, 3 of them held out: the CNN's loss on these was least after 2 or 22
+# epochs, depending on the seed, and its accuracy 24 or 98 %. On replicas it is trained for 58.
+FEWEST = 5
 
-def split(label: Int64) -> tuple[Int64, Int64, tuple[int, ...]]:
+
+def split(label: Int64) -> tuple[Int64, Int64, Int64]:
     """Split labelled patterns, in the order of their series, into trained and held-out ones.
 
     Parameters
@@ -24,17 +27,16 @@ def split(label: Int64) -> tuple[Int64, Int64, tuple[int, ...]]:
     Returns
     -------
     tuple
-        Positions of those to train on and of those to hold out, rising; and the classes without a
-        held-out pattern, whose only pattern is in both.
+        Positions of the patterns to train on, of those to hold out, and of those of which replicas
+        are tried, since their class has none held out; each rising.
     """
     held: list[int] = []
-    alone: list[int] = []
-    for k in np.unique(label).tolist():
-        own = np.flatnonzero(label == k)
-        if len(own) == 1:
-            alone.append(k)
+    spared: list[int] = []
+    for k in np.unique(label):
+        own = np.flatnonzero(label == k).tolist()
+        if len(own) < FEWEST:
+            spared += own
         else:
-            held += own[1::3].tolist()
+            held += own[1::3]
     train = np.setdiff1d(np.arange(len(label)), held)
-    single = [int(np.flatnonzero(label == k)[0]) for k in alone]
-    return train, np.array(sorted(held + single), np.int64), tuple(alone)
+    return train, np.array(sorted(held), np.int64), np.array(sorted(spared), np.int64)

@@ -39,6 +39,12 @@ def test_round_trip():
     assert len(text.splitlines()) == len(Card.model_fields) + 2
 
 
+def test_a_card_from_before_there_were_notes():
+    fields = json.loads(make().to_json())
+    del fields["training"]["notes"]
+    assert Card.from_json(json.dumps(fields), "card.json") == make()
+
+
 def test_axis_that_is_not_equidistant_is_kept_whole():
     x = np.sin(np.linspace(0.1, 1, 50))
     axis = Card.from_json(make(axis=Axis.of(x, "q_A^-1")).to_json(), "").axis

@@ -94,6 +94,15 @@ def test_classes_in_order(files):
     assert "class 'fcc' has no pattern" in str(done.exception)
 
 
+def test_recipe_and_context(files):
+    assert train(files, "--recipe", "thesis", "--model", "lstm", "--context", 2).exit_code == 0
+    card = read_card(files[2])
+    assert (card.training.recipe["name"], card.training.epochs, card.context) == ("thesis", 10, 2)
+    assert "is not known; there are: phasewatch, th" in str(train(files, "--recipe", "x").exception)
+    done = train(files, "--model", "cnn", "--context", 2)
+    assert "model 'cnn' has no option 'context'" in str(done.exception)
+
+
 def test_errors_name_the_file(files, tmp_path):
     series, labels, out = files
     labels.write_text("index,label\n0,a\n400,b\n")

@@ -112,7 +112,7 @@ def test_divergence_is_said(synthetic):
         train(series, synthetic.labels(truth, FEW), model="fcnn", recipe=Recipe(rate=float("inf")))
 
 
-@pytest.mark.parametrize("field", ["epochs", "shown", "batch", "patience"])
+@pytest.mark.parametrize("field", ["epochs", "replicas", "shown", "batch", "patience", "steady"])
 def test_recipe(field):
     with pytest.raises(ModelError, match=f"{field} is 0: at least 1"):
         Recipe(**{field: 0})
