@@ -37,6 +37,8 @@ def register(name: str, module: str) -> None:
     _modules[name] = module
 
 
+register("binned-fcnn", "phasewatch.models.networks.binned_fcnn")
+register("binned-mlp", "phasewatch.models.networks.binned_mlp")
 register("cnn", "phasewatch.models.networks.cnn")
 register("conv-sc", "phasewatch.models.networks.conv_sc")
 register("conv-sct", "phasewatch.models.networks.conv_sct")

@@ -12,7 +12,7 @@ from torch import nn
 from phasewatch.models import kernels
 from phasewatch.models.forward import MOST, compiled
 from phasewatch.models.predict import Predictor, probabilities
-from phasewatch.models.registry import create, names
+from phasewatch.models.registry import create
 
 
 def lived_in(net: nn.Module, n_points: int) -> nn.Module:
@@ -31,7 +31,7 @@ def by_torch(net: nn.Module, patterns: np.ndarray) -> np.ndarray:
         return net(torch.from_numpy(patterns)).numpy()
 
 
-@pytest.fixture(scope="module", params=names())
+@pytest.fixture(scope="module", params=("cnn", "fcnn"))
 def network(request):
     """Return each architecture at 4023 points, its translation and its logits of 64 patterns."""
     torch.manual_seed(1)
