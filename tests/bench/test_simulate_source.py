@@ -37,6 +37,12 @@ def test_patterns():
     assert batches[0].arrays["intensity"].dtype == np.float32
 
 
+def test_another_experiment():
+    start = open_source("simulate:D8", kind="patterns", frames=3).start()
+    assert start.source == "simulate:D8"
+    assert start.run_id == "D8-0"
+
+
 def test_closing_ends_it():
     source = open_source("simulate:fe-ramp", kind="patterns", frames=40)
     source.start()
