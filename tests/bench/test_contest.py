@@ -14,7 +14,7 @@ from phasewatch.bench.contest.commands import compare
 from phasewatch.bench.contest.jobs import NO_RECIPE, OUTSIDE, Job, chosen, recipes, table_jobs
 from phasewatch.bench.contest.journal import Journal
 from phasewatch.bench.contest.runner import Runner
-from phasewatch.models import ModelError, names
+from phasewatch.models import ModelError, create, names
 from phasewatch.pipeline.errors import PipelineError
 
 N, POINTS = 60, 120
@@ -390,3 +390,10 @@ def test_a_child_that_dies_is_a_failure(tmp_path):
     found = list(runner.run(jobs, lambda *a: None))
     assert [job.seed for job, _ in found] == [3]
     assert all("No such file" in result["error"] for _, result in found)
+
+
+@pytest.mark.parametrize("figure", sweeps.BINS)
+def test_what_is_swept_is_an_option_of_the_model(figure):
+    jobs = [job for job in sweeps.jobs("d", ("thesis",), 1) if job.name == figure.model]
+    nets = [create(job.name, n_points=POINTS, n_classes=2, **job.options) for job in jobs]
+    assert [net.bins.bins for net in nets] == list(range(1, figure.most + 1))
