@@ -1,0 +1,1 @@
+"""All models, and what a user would try first, judged on the same patterns and labels."""
