@@ -18,7 +18,8 @@ from torch import nn
 
 from phasewatch.models.augment import replicate
 from phasewatch.models.errors import ModelError
-from phasewatch.models.losses import balanced, cross_entropy
+from phasewatch.models.losses import balanced, divergence
+from phasewatch.models.mixing import mix
 from phasewatch.models.recipes import Recipe, Thesis
 from phasewatch.models.temperature import fit_temperature
 from phasewatch.models.validation import split
@@ -44,11 +45,11 @@ class Fitted(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Windows, one after the other, their lengths and labels."""
+    """Windows, one after the other, their lengths, and the share of each class in them."""
 
     patterns: torch.Tensor
     length: Int64
-    label: torch.Tensor
+    share: torch.Tensor
 
 
 def by_phasewatch(
@@ -62,13 +63,13 @@ def by_phasewatch(
     """Train a network that `make` makes, the same each time; see the module."""
     train, held, spared = split(data.label)
     tried = data.some(np.sort(np.concatenate([held, spared])))
-    check = _replicas(tried, recipe, np.random.default_rng([seed, 1]))
+    check = _replicas(tried, n_classes, recipe, np.random.default_rng([seed, 1]))
     weight = balanced(tried.label, n_classes)
     net, best, epochs, wait, good = make(), math.inf, 0, 0, 0
     total = recipe.epochs * (2 if len(held) else 1)
     for epoch in _train(net, data.some(train), n_classes, recipe, recipe.epochs, [seed, 0]):
         now = _logits(net, check)
-        loss = float(cross_entropy(now, check.label, weight))
+        loss = float(divergence(now, check.share, weight))
         if not math.isfinite(loss):
             raise ModelError(f"training diverged in epoch {epoch}: the loss is {loss}")
         wait, good = wait + 1, good + 1 if loss < recipe.enough else 0
@@ -79,7 +80,7 @@ def by_phasewatch(
             progress(epoch, total, loss)
         if wait >= recipe.patience or good >= recipe.steady:
             break
-    temperature = fit_temperature(found, check.label, weight)
+    temperature = fit_temperature(found, check.share, weight)
     net.load_state_dict(kept)
     if len(held):
         net = make()
@@ -121,16 +122,17 @@ def by_thesis(
     sets = [clean]
     for _ in range(replicas):
         sets.append(clean + np.float32(amplitude) * rng.random(clean.shape, np.float32))
+    whole = np.eye(n_classes, dtype=np.float32)[data.label]
     together = max(CHUNK // len(clean), 1)
     chunks = [
         Batch(
             torch.from_numpy(np.concatenate(part)),
             np.tile(length, len(part)),
-            torch.from_numpy(np.tile(data.label, len(part))),
+            torch.from_numpy(np.tile(whole, (len(part), 1))),
         )
         for part in (sets[i : i + together] for i in range(0, len(sets), together))
     ]
-    n = sum(len(chunk.label) for chunk in chunks)
+    n = sum(len(chunk.share) for chunk in chunks)
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
     net.train()
     loss = math.nan
@@ -138,8 +140,8 @@ def by_thesis(
         optimiser.zero_grad()
         loss = 0.0
         for chunk in chunks:
-            part_loss = cross_entropy(logits(net, chunk.patterns, chunk.length), chunk.label)
-            part_loss = part_loss * (len(chunk.label) / n)
+            part_loss = divergence(logits(net, chunk.patterns, chunk.length), chunk.share)
+            part_loss = part_loss * (len(chunk.share) / n)
             part_loss.backward()
             loss += float(part_loss.detach())
         optimiser.step()
@@ -167,9 +169,9 @@ def _train(
         order = np.concatenate([rng.permutation(len(data)) for _ in range(rounds)])[:shown]
         net.train()
         for rows in np.array_split(order, per_epoch):
-            batch = _batch(data, rows, data.lengths(rows, rng), recipe, rng)
+            batch = _batch(data, rows, data.lengths(rows, rng), n_classes, recipe, rng)
             optimiser.zero_grad()
-            cross_entropy(logits(net, batch.patterns, batch.length), batch.label, weight).backward()
+            divergence(logits(net, batch.patterns, batch.length), batch.share, weight).backward()
             optimiser.step()
             schedule.step()
         net.eval()
@@ -177,23 +179,27 @@ def _train(
 
 
 def _batch(
-    data: Labelled, rows: Int64, length: Int64, recipe: Recipe, rng: np.random.Generator
+    data: Labelled,
+    rows: Int64,
+    length: Int64,
+    n_classes: int,
+    recipe: Recipe,
+    rng: np.random.Generator,
 ) -> Batch:
-    """Make replicas of windows, each of one shift, stretch and warp."""
+    """Make replicas of windows, each of one shift, stretch and warp, and mix some of them."""
     held, window = data.windows(rows, length)
     made = replicate(
         data.patterns[held], rng, recipe.augmentation, group=window, level=data.level[held]
     )
-    return Batch(
-        torch.from_numpy(made),
-        length,
-        torch.from_numpy(data.label[rows]),
-    )
+    found = mix(made, length, data.label[rows], n_classes=n_classes, portion=recipe.mixed, rng=rng)
+    return Batch(torch.from_numpy(found.patterns), length, torch.from_numpy(found.share))
 
 
-def _replicas(data: Labelled, recipe: Recipe, rng: np.random.Generator) -> Batch:
+def _replicas(
+    data: Labelled, n_classes: int, recipe: Recipe, rng: np.random.Generator
+) -> Batch:
     rows = np.tile(np.arange(len(data)), HELD_OUT)
-    return _batch(data, rows, data.longest()[rows], recipe, rng)
+    return _batch(data, rows, data.longest()[rows], n_classes, recipe, rng)
 
 
 def _logits(net: nn.Module, batch: Batch) -> torch.Tensor:

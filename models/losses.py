@@ -1,4 +1,4 @@
-"""Cross entropy of logits, weighted by class."""
+"""Divergence of probabilities from shares, weighted by class."""
 
 import numpy as np
 import torch
@@ -12,27 +12,30 @@ def balanced(label: NDArray[np.int64], n_classes: int) -> torch.Tensor:
     return torch.from_numpy((1 / np.maximum(count, 1)).astype(np.float32))
 
 
-def cross_entropy(
-    logits: torch.Tensor, label: torch.Tensor, weight: torch.Tensor | None = None
+def divergence(
+    logits: torch.Tensor, share: torch.Tensor, weight: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return ``sum_i w_i H_i / sum_i w_i``, w_i the weight of pattern i's class (1 without).
+    """Return ``sum_i w_i D_i / sum_i w_i`` with ``D_i = sum_k s_ik log(s_ik / p_ik)``.
+
+    D is the cross entropy less what no probabilities can go below; of whole patterns it is the
+    cross entropy.
 
     Parameters
     ----------
     logits
         (n, 1) for two classes, else (n, n_classes).
-    label
-        (n,) int64.
+    share
+        (n, n_classes), s: how much of each class is in a pattern; sums to 1.
     weight
-        (n_classes,).
+        (n_classes,); w_i = sum_k s_ik weight_k, or 1.
     """
+    s = share.to(logits.dtype)
     if logits.shape[1] == 1:
-        each = nn.functional.binary_cross_entropy_with_logits(
-            logits[:, 0], label.to(logits.dtype), reduction="none"
-        )
+        z = torch.cat([torch.zeros_like(logits), logits], dim=1)
     else:
-        each = nn.functional.cross_entropy(logits, label, reduction="none")
+        z = logits
+    each = (torch.xlogy(s, s) - s * nn.functional.log_softmax(z, dim=1)).sum(dim=1)
     if weight is None:
         return each.mean()
-    w = weight[label]
+    w = s @ weight.to(s.dtype)
     return (w * each).sum() / w.sum()

@@ -39,6 +39,8 @@ class Recipe:
         Replicas in a step.
     rate
         Of Adam, at the start; it falls along a cosine.
+    mixed
+        About so large a part of them is mixed with replicas of a neighbouring class.
     patience
         Epochs without a lower validation loss, after which training stops.
     enough, steady
@@ -55,6 +57,7 @@ class Recipe:
     patience: int = 20
     enough: float = 0.01
     steady: int = 3
+    mixed: float = 0.5
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:

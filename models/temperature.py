@@ -9,27 +9,27 @@ show that the network is surer than it says.
 import numpy as np
 import torch
 
-from phasewatch.models.losses import cross_entropy
+from phasewatch.models.losses import divergence
 
 BOUNDS = (1.0, 10.0)
 STEPS = 40  # of the golden section; 1e-8 of the interval
 
 
 def fit_temperature(
-    logits: torch.Tensor, label: torch.Tensor, weight: torch.Tensor | None = None
+    logits: torch.Tensor, share: torch.Tensor, weight: torch.Tensor | None = None
 ) -> float:
     """Return the T in `BOUNDS` with the least cross entropy.
 
     Parameters
     ----------
-    logits, label, weight
-        As `phasewatch.models.losses.cross_entropy` takes them; of held-out patterns.
+    logits, share, weight
+        As `phasewatch.models.losses.divergence` takes them; of held-out patterns.
     """
     z = logits.double()
     w = None if weight is None else weight.double()
 
     def loss(log_t: float) -> float:
-        return float(cross_entropy(z / np.exp(log_t), label, w))
+        return float(divergence(z / np.exp(log_t), share, w))
 
     # Golden section over log T. The cross entropy is convex in 1/T, so that it has one minimum.
     low, high = np.log(BOUNDS)
