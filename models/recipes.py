@@ -54,7 +54,7 @@ class Recipe:
     rate: float = 2e-3
     patience: int = 20
     enough: float = 0.01
-    steady: int = 3
+    steady: int = 4
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
