@@ -31,6 +31,10 @@ Progress = Callable[[int, int, float], None]
 Make = Callable[[], nn.Module]
 
 HELD_OUT = 4  # replicas of each held-out pattern
+# Batches that set the running statistics of batch normalisation in the end. Those of the steps lag
+# behind the weights: with them the ResNet, after 48 steps, was right on 48 % of another run's
+# patterns; with these on 97 %.
+SETTLING = 8
 CHUNK = 128  # patterns at most that go through a network together
 
 
@@ -87,6 +91,9 @@ def by_phasewatch(
         for again in _train(net, data, n_classes, recipe, epochs, [seed, 3]):
             if progress is not None:
                 progress(epoch + again, epoch + epochs, best)
+    rng = np.random.default_rng([seed, 4])
+    rows = [rng.permutation(len(data))[: recipe.batch] for _ in range(SETTLING)]
+    _settle(net, [_batch(data, r, data.longest()[r], n_classes, recipe, rng) for r in rows])
     notes = {
         "held_out": data.at[held].tolist(),
         "not_validated": np.unique(data.label[spared]).tolist(),
@@ -195,9 +202,7 @@ def _batch(
     return Batch(torch.from_numpy(found.patterns), length, torch.from_numpy(found.share))
 
 
-def _replicas(
-    data: Labelled, n_classes: int, recipe: Recipe, rng: np.random.Generator
-) -> Batch:
+def _replicas(data: Labelled, n_classes: int, recipe: Recipe, rng: np.random.Generator) -> Batch:
     rows = np.tile(np.arange(len(data)), HELD_OUT)
     return _batch(data, rows, data.longest()[rows], n_classes, recipe, rng)
 

@@ -56,7 +56,7 @@ class Recipe:
     rate: float = 2e-3
     patience: int = 20
     enough: float = 0.01
-    steady: int = 3
+    steady: int = 4
     mixed: float = 0.5
     augmentation: Augmentation = field(default_factory=Augmentation)
 
