@@ -282,7 +282,7 @@ def test_the_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
                   "reduce": {{"baseline": {{"method": "none"}}}},
                   "sink": [{{"type": "lines", "path": "lines.json"}}]}}
         def update(view):
-            if view.health.get("tracker", {{}}).get("classified"):
+            if view.health.get("sink", {{}}).get("written"):
                 print(flush=True)
                 os.kill(os.getpid(), signal.SIGKILL)
         supervise(parse_config(tables, name="t", folder=Path({str(tmp_path)!r})),
