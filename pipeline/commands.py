@@ -21,7 +21,7 @@ from phasewatch.pipeline.processes.view import View
 from phasewatch.pipeline.progress import ProgressLine
 from phasewatch.pipeline.summary import lines, write_summary
 from phasewatch.pipeline.transport.keys import Keys, write_keys
-from phasewatch.pipeline.transport.request import Caller, NoAnswerError, request
+from phasewatch.pipeline.transport.request import Caller, NoAnswerError
 
 Address = Annotated[
     str, typer.Argument(help="What `phasewatch run` printed as control, tcp://127.0.0.1:PORT.")
@@ -110,10 +110,21 @@ def status(
                 typer.echo(f"no answer any more from {address}: the run is over")
 
 
-def stop(address: Address, wait: Wait = 2.0, keys: KeyFolder = None) -> None:
+def stop(
+    address: Address,
+    wait: Wait = 2.0,
+    keys: KeyFolder = None,
+    run: Annotated[
+        str, typer.Option("--run", help="Only this run: its id, or how that begins.")
+    ] = "",
+) -> None:
     """Stop the source of a run; what was received still comes through."""
-    data = request(address, "stop", timeout_s=wait, keys=_keys(keys))
-    typer.echo(f"stopping run {data['run_id']}")
+    with Caller(address, keys=_keys(keys)) as caller:
+        there = parse_status(caller.ask("status", timeout_s=wait), where=address).run_id
+        if not there.startswith(run):
+            raise PipelineError(f"{address}: run {there} is there, not {run}")
+        caller.ask("stop", timeout_s=wait, run_id=there)  # another may have come since
+    typer.echo(f"stopping run {there}")
 
 
 class _Role(StrEnum):

@@ -135,7 +135,7 @@ class Supervisor:
         self._written = False
         self._error = ""
         self._abort_by = 0
-        self._checked_ns = clock()
+        self._began_ns = self._checked_ns = clock()
         self._draining = False  # the source broke, the chain did not: what came comes through
         self._interrupted = False
 
@@ -277,6 +277,7 @@ class Supervisor:
         """Note who has ended or hangs, tell the others; start it again or fail."""
         now = self._clock()
         if abs(now - self._checked_ns) > AWAY_NS:
+            self._began_ns = now
             for role in self._present:
                 self.view.book.heard(role, now)
         self._checked_ns = now
@@ -284,6 +285,9 @@ class Supervisor:
             if role in self._alive and now - heard > STUCK_NS and self._lasting(role):
                 self.view.book.failed(role, f"said nothing for {STUCK_NS // 10**9} s")
                 self._children.kill(role)
+        mute = sorted(self._alive - self.view.book.heard_ns.keys())
+        if mute and now - self._began_ns > STUCK_NS:
+            self._fail(f"{mute[0]} said nothing for {STUCK_NS // 10**9} s after its start")
         codes = {r: c for r, c in self._children.ended().items() if r in self._alive}
         for role in codes:
             self._present.discard(role)
@@ -339,6 +343,9 @@ class Supervisor:
         if body.what == "status":
             told = status(self.view, self._clock()).model_dump(mode="json")
             reply = ControlBody(what="status", data=told)
+        elif body.what == "stop" and body.data.get("run_id", self.view.run_id) != self.view.run_id:
+            text = f"run {self.view.run_id} is here, not the one that is to be stopped"
+            reply = ControlBody(what="error", data={"text": text})
         elif body.what == "stop":
             self._stop_source("stopped by request")
             reply = ControlBody(what="stopping", data={"run_id": self.view.run_id})

@@ -42,8 +42,8 @@ class Caller:
         while self._transport.poll([self._link], int(seconds * 1000)):
             self._link.receive()
 
-    def ask(self, what: str, *, timeout_s: float) -> dict[str, Any]:
-        """Return the data of the answer to `what`.
+    def ask(self, what: str, *, timeout_s: float, **data: Any) -> dict[str, Any]:
+        """Return the data of the answer to `what`, which is sent with `data`.
 
         Raises
         ------
@@ -52,7 +52,7 @@ class Caller:
         PipelineError
             The answer is an error, or not one of ours.
         """
-        self._link.offer(encode(ControlBody(what=what)))
+        self._link.offer(encode(ControlBody(what=what, data=data)))
         if not self._transport.poll([self._link], int(timeout_s * 1000)):
             raise NoAnswerError(
                 f"{self.address}: no answer within {timeout_s:g} s; is a run going on?"
@@ -63,11 +63,3 @@ class Caller:
         if body.what == "error":
             raise PipelineError(f"{self.address}: {body.data.get('text')}")
         return body.data
-
-
-def request(
-    address: str, what: str, *, timeout_s: float, keys: Keys | None = None
-) -> dict[str, Any]:
-    """Ask the chain at `address` once; return the data of its answer. Raises as `Caller.ask`."""
-    with Caller(address, keys=keys) as caller:
-        return caller.ask(what, timeout_s=timeout_s)

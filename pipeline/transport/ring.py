@@ -69,7 +69,8 @@ class Ring:
             self.arrays[name] = whole[at : at + nbytes].view(dtype).reshape(self.n, *shape)
             at += _pages(nbytes)
         self._lock = threading.Condition()
-        self._taken = set(np.flatnonzero(self.held).tolist())
+        # Of a copy: in a worker it changes meanwhile, which numpy answers with an error.
+        self._taken = set(np.flatnonzero(self.held.copy()).tolist())
         self._next = 0
 
     @classmethod

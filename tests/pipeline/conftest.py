@@ -4,10 +4,12 @@ import errno
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from phasewatch.pipeline.bodies import ControlBody
@@ -347,6 +349,57 @@ class Ramps:
 @pytest.fixture
 def ramps(thirdparty: Path, tmp_path: Path) -> Ramps:
     return Ramps(tmp_path)
+
+
+@pytest.fixture
+def model(ramps: Any, tmp_path: Path) -> Path:
+    """A classifier of the ramp's two halves."""
+    from phasewatch.models import save
+    from phasewatch.models.labels import Labels
+    from phasewatch.models.series import Series
+    from phasewatch.models.training import Recipe, train
+
+    source = open_source("ramp:64")
+    chain = reduce_stages(ramps.configure(), run := source.start())
+    for stage in chain:
+        run = stage.start(run)
+    rows = []
+    for batch in source:
+        if len(batch):
+            for stage in chain:
+                batch = stage.process(batch)
+            rows.append(batch.arrays["intensity"][0])
+    index = np.arange(64)
+    series = Series(
+        axis=run.constants["axis"],
+        unit="2th_deg",
+        intensity=np.stack(rows),
+        ids=index,
+        index=index,
+        digest="0" * 64,
+        source="test",
+        baseline={"p": 0.002, "n_iter": 10, **ramps.baseline},
+        normalise="minmax",
+    )
+    labels = Labels(np.array([2, 10, 50, 60]), np.array([0, 0, 1, 1]), ("before", "after"))
+    save(tmp_path / "model", *train(series, labels, model="fcnn", recipe=Recipe(epochs=3)))
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def listen() -> str:
+    """Return the address of the first of three free ports, on another address of this host."""
+    for _ in range(100):
+        with socket.socket() as a, socket.socket() as b, socket.socket() as c:
+            a.bind(("127.0.0.2", 0))
+            first = int(a.getsockname()[1])
+            try:
+                b.bind(("127.0.0.2", first + 1))
+                c.bind(("127.0.0.2", first + 2))
+            except (OSError, OverflowError):
+                continue
+            return f"tcp://127.0.0.2:{first}"
+    raise AssertionError("no three free ports in a row")
 
 
 @pytest.fixture

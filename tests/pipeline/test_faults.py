@@ -8,45 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phasewatch.models import save
-from phasewatch.models.labels import Labels
-from phasewatch.models.series import Series
-from phasewatch.models.training import Recipe, train
 from phasewatch.pipeline import restarts
-from phasewatch.pipeline.build import reduce_stages
-from phasewatch.pipeline.plugin import open_source
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture
-def model(ramps: Any, tmp_path: Path) -> Path:
-    """A classifier of the ramp's two halves."""
-    source = open_source("ramp:64")
-    chain = reduce_stages(ramps.configure(), run := source.start())
-    for stage in chain:
-        run = stage.start(run)
-    rows = []
-    for batch in source:
-        if len(batch):
-            for stage in chain:
-                batch = stage.process(batch)
-            rows.append(batch.arrays["intensity"][0])
-    index = np.arange(64)
-    series = Series(
-        axis=run.constants["axis"],
-        unit="2th_deg",
-        intensity=np.stack(rows),
-        ids=index,
-        index=index,
-        digest="0" * 64,
-        source="test",
-        baseline={"p": 0.002, "n_iter": 10, **ramps.baseline},
-        normalise="minmax",
-    )
-    labels = Labels(np.array([2, 10, 50, 60]), np.array([0, 0, 1, 1]), ("before", "after"))
-    save(tmp_path / "model", *train(series, labels, model="fcnn", recipe=Recipe(epochs=3)))
-    return tmp_path / "model"
 
 
 @pytest.fixture(autouse=True)

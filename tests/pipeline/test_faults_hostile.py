@@ -116,8 +116,16 @@ def untrue(run_id: str) -> list[list[Any]]:
     ]
 
 
-def test_a_run_goes_on_whatever_is_sent_to_its_sockets(ramps: Any, play: Any) -> None:
-    config = ramps.configure()
+@pytest.mark.parametrize("guests", [False, True], ids=["alone", "open to guests"])
+def test_a_run_goes_on_whatever_is_sent_to_its_sockets(
+    ramps: Any, play: Any, model: Path, listen: str, *, guests: bool
+) -> None:
+    config = ramps.configure(model, runtime={"listen": listen}) if guests else ramps.configure()
+    host, _, port = listen.rpartition(":")
+    open_to_guests = {
+        n: f"{host}:{int(port) + k}" for k, n in enumerate(("gate", "work", "reduced"))
+    }
+    hears = "classifier" if guests else "tracker"  # what workers say of the run
 
     def act(run: Any) -> Any:
         yield from run.progress(30)
@@ -126,15 +134,14 @@ def test_a_run_goes_on_whatever_is_sent_to_its_sockets(ramps: Any, play: Any) ->
         run_id = run.view.run_id
         corpus = [*unreadable(run_id), *valid("foreign"), *untrue(run_id)]
         with zmq.Context() as context:
-            addresses = [f"ipc://{file}" for file in folder.iterdir()] + [run.view.control]
-            sockets, names = [], []
-            for address in addresses:
-                name = address.rpartition("/")[2]
+            addresses = {file.name: f"ipc://{file}" for file in folder.iterdir()}
+            addresses |= {"control": run.view.control, **(open_to_guests if guests else {})}
+            sockets = {}
+            for name, address in addresses.items():
                 socket = context.socket(KINDS.get(name, zmq.DEALER))
                 socket.linger = 0
                 socket.connect(address)
-                sockets.append(socket)
-                names.append("control" if address == run.view.control else name)
+                sockets[name] = socket
                 for parts in corpus:
                     while True:
                         with contextlib.suppress(zmq.Again):
@@ -142,17 +149,19 @@ def test_a_run_goes_on_whatever_is_sent_to_its_sockets(ramps: Any, play: Any) ->
                             break
                         yield
             at_least = len(unreadable(run_id)) - 1  # `b""` to a router is nothing at all
-            for role in ("receiver", "tracker", "sink"):
+            for role in ("receiver", "tracker", "sink", hears):
                 yield from run.until(lambda r=role: run.number(r, "rejected") >= at_least)
             yield from run.progress(100)
             assert not run.view.book.restarts
             # Workers that disagree must not go on; one lie is outlived, more than [runtime]
             # restarts of them are not.
-            sockets[names.index("tracker")].send_multipart(m.encode_start(start(run_id)))
-            yield from run.until(lambda: run.view.book.restarts == {"tracker": 1})
+            lie = m.encode_start(start(run_id))
+            sockets["reduced" if guests else "tracker"].send_multipart(lie)
+            yield from run.until(lambda: run.view.book.restarts == {hears: 1})
             yield from run.progress(100)
-            assert {*names} == {"hub", "work", "tracker", "results", "acks", "control"}
-            for socket in sockets:
+            known = {"hub", "work", "tracker", "results", "acks", "control"}
+            assert sockets.keys() == (known | {"gate", "reduced"} if guests else known)
+            for socket in sockets.values():
                 socket.close()
 
     outcome = ramps.run(config, play(act))

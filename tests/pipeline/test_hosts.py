@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,30 +22,14 @@ from phasewatch.pipeline.transport.links import Transport
 pytestmark = [pytest.mark.usefixtures("thirdparty"), pytest.mark.timeout(240)]
 
 
-def free_ports() -> int:
-    """Return the first of three free ports in a row on 127.0.0.2, another address of this host."""
-    for _ in range(100):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.2", 0))
-            first = int(probe.getsockname()[1])
-        try:
-            for port in (first, first + 1, first + 2):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.2", port))
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no three free ports in a row")
-
-
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
+def config(listen: str, tmp_path: Path) -> Config:
     write_keys(tmp_path / "keys")
     tables: dict[str, Any] = {
         "source": {"uri": "ramp:1", "endless": True},
         "reduce": {"baseline": {"method": "asls", "lam": 1e3}},
         "runtime": {
-            "listen": f"tcp://127.0.0.2:{free_ports()}",
+            "listen": listen,
             "keys": "keys",
             "ring": 64,
             "resend_s": 0.5,

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,7 +38,7 @@ Wavelength: 5e-11
 """
 
 
-def configure(folder: Path, filters: dict[str, Any], port: int) -> Config:
+def configure(folder: Path, filters: dict[str, Any], listen: str) -> Config:
     (folder / "geometry.poni").write_text(PONI)
     frames = np.random.default_rng(1).poisson(0.8, (N, *SHAPE)).astype(np.uint16)
     with h5py.File(folder / "frames.h5", "w") as file:
@@ -49,25 +48,10 @@ def configure(folder: Path, filters: dict[str, Any], port: int) -> Config:
         "source": {"uri": f"hdf5:{folder / 'frames.h5'}#frames", "flip": True},
         "calibration": {"poni": "geometry.poni"},
         "reduce": {"n_bins": 64, "baseline": {"method": "asls", "lam": 1e3}},
-        "runtime": {"listen": f"tcp://127.0.0.2:{port}", "ring": 64, "resend_s": 0.5},
+        "runtime": {"listen": listen, "ring": 64, "resend_s": 0.5},
         "sink": [{"type": "lines", "path": "lines.json", **gate}],
     }
     return parse_config(tables, name="test", folder=folder)
-
-
-def free_port() -> int:
-    """Return the first of three free ports in a row on 127.0.0.2."""
-    for _ in range(100):
-        with socket.socket() as a, socket.socket() as b, socket.socket() as c:
-            a.bind(("127.0.0.2", 0))
-            first = int(a.getsockname()[1])
-            try:
-                b.bind(("127.0.0.2", first + 1))
-                c.bind(("127.0.0.2", first + 2))
-            except (OSError, OverflowError):
-                continue
-            return first
-    raise AssertionError("no three free ports in a row")
 
 
 @pytest.fixture
@@ -107,10 +91,10 @@ class HandMade:
 
 @pytest.mark.parametrize("codec", ["deflate", "bitshuffle-lz4"])
 def test_compressed_frames_stay_so_between_hosts(
-    codec: str, play: Any, worker: Any, tmp_path: Path
+    codec: str, listen: str, play: Any, worker: Any, tmp_path: Path
 ) -> None:
     filters = {"deflate": {"compression": "gzip"}, "bitshuffle-lz4": {**hdf5plugin.Bitshuffle()}}
-    config = configure(tmp_path, filters[codec], free_port())
+    config = configure(tmp_path, filters[codec], listen)
     os.mkfifo(tmp_path / "gate")
     worker(config)
     sent: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from phasewatch.pipeline.bodies import AckBody, ControlBody, CreditBody
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import Message, encode
 from phasewatch.pipeline.transport.links import Kind, Link, Transport, check_bind
-from phasewatch.pipeline.transport.request import request
+from phasewatch.pipeline.transport.request import Caller
 
 GARBAGE = [
     [b""],
@@ -197,8 +197,9 @@ def test_offering_never_waits(transport: Transport) -> None:
 
 
 def test_nobody_answers() -> None:
-    with pytest.raises(PipelineError, match=r"no answer within 0.05 s; is a run going on\?"):
-        request("tcp://127.0.0.1:9", "status", timeout_s=0.05)
+    said = r"no answer within 0.05 s; is a run going on\?"
+    with Caller("tcp://127.0.0.1:9") as caller, pytest.raises(PipelineError, match=said):
+        caller.ask("status", timeout_s=0.05)
 
 
 def test_sending_to_a_peer_that_is_gone_is_one_line(transport: Transport) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from phasewatch.pipeline.processes.supervisor import Outcome, supervise
 from phasewatch.pipeline.processes.view import View
 from phasewatch.pipeline.replay import replay
 from phasewatch.pipeline.transport.links import Transport
-from phasewatch.pipeline.transport.request import request
+from phasewatch.pipeline.transport.request import Caller
 
 pytestmark = pytest.mark.usefixtures("thirdparty")
 
@@ -161,25 +162,70 @@ def test_status_stop_and_strangers_at_the_control_socket(tmp_path: Path) -> None
         if "link" not in said and view.health.get("tracker", {}).get("classified", 0) > 0:
             said["link"] = link = transport.link("dealer", view.control, bind=False)
             link.socket.send_multipart([b"garbage", b"\x00"])
-            for what in ("status", "dance", "stop"):
-                link.send(encode(ControlBody(what=what)))
+            link.send(encode(ControlBody(what="status")))
+            link.send(encode(ControlBody(what="dance")))
+            for run_id in ("another", view.run_id):
+                link.send(encode(ControlBody(what="stop", data={"run_id": run_id})))
         if "link" in said:
             while transport.poll([said["link"]], 0):
                 received = said["link"].receive()
                 assert received is not None
                 body = received[1].body
                 assert isinstance(body, ControlBody)
-                said[body.what] = body.data
+                said.setdefault(body.what, []).append(body.data)
 
     with Transport(linger_s=0) as transport:
         outcome = supervise(ramp(tmp_path, endless=True), on_update=update)
     assert outcome.error is None
     assert outcome.stop is not None
     assert outcome.stop.reason == "stopped by request"
-    assert said["status"]["processes"].keys() == {"receiver", "reducer-0", "tracker", "sink"}
-    assert said["error"]["text"] == "no command 'dance'"
-    assert said["stopping"]["run_id"] == outcome.stop.run_id
+    [status], [stopping] = said["status"], said["stopping"]
+    assert status["processes"].keys() == {"receiver", "reducer-0", "tracker", "sink"}
+    run_id = outcome.stop.run_id
+    assert [error["text"] for error in said["error"]] == [
+        "no command 'dance'",
+        f"run {run_id} is here, not the one that is to be stopped",
+    ]
+    assert stopping["run_id"] == run_id
     whole(outcome)
+
+
+def test_a_run_is_stopped_by_its_name(tmp_path: Path) -> None:
+    code = "import sys; from phasewatch.pipeline.cli import main; sys.exit(main())"
+    ends: list[tuple[int, str]] = []
+    asked: list[subprocess.Popen[str]] = []
+
+    def update(view: View) -> None:
+        if view.health.get("tracker", {}).get("classified", 0) == 0:
+            return
+        if len(asked) == len(ends) < 2:
+            name = ("another", view.run_id[:8])[len(asked)]
+            command = [sys.executable, "-c", code, "stop", view.control, "--wait", "60"]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            asked.append(subprocess.Popen([*command, "--run", name], **pipes))
+        elif len(ends) < 2 and asked[-1].poll() is not None:
+            ends.append((asked[-1].returncode, asked[-1].communicate()[0]))
+
+    outcome = supervise(ramp(tmp_path, endless=True), on_update=update)
+    assert outcome.error is None
+    assert outcome.stop is not None
+    run_id = outcome.stop.run_id
+    ends += [(p.wait(), p.communicate()[0]) for p in asked[len(ends) :]]
+    (refused, why), (stopped, said) = ends
+    assert (refused, stopped) == (1, 0)
+    assert f"run {run_id} is there, not another" in why
+    assert said == f"stopping run {run_id}\n"
+
+
+def test_processes_that_hang_before_their_first_word_end_the_run(tmp_path: Path) -> None:
+    def stop(pids: dict[str, int]) -> None:
+        for pid in pids.values():
+            os.kill(pid, signal.SIGSTOP)
+
+    turns = count(0, 1_000_000_000)  # at each look at the clock a second has gone by
+    outcome = supervise(ramp(tmp_path), on_start=stop, clock=lambda: next(turns))
+    assert outcome.stop is None
+    assert outcome.error == "receiver said nothing for 60 s after its start"
 
 
 def test_a_live_run_drops_the_oldest_and_says_so(tmp_path: Path) -> None:
@@ -236,7 +282,7 @@ def test_the_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
                   "reduce": {{"baseline": {{"method": "none"}}}},
                   "sink": [{{"type": "lines", "path": "lines.json"}}]}}
         def update(view):
-            if view.health.get("tracker", {{}}).get("classified"):
+            if view.health.get("sink", {{}}).get("written"):
                 print(flush=True)
                 os.kill(os.getpid(), signal.SIGKILL)
         supervise(parse_config(tables, name="t", folder=Path({str(tmp_path)!r})),
@@ -261,8 +307,8 @@ def test_an_empty_run_ends(tmp_path: Path) -> None:
 def test_nobody_is_at_the_address_of_a_run_that_is_over(tmp_path: Path) -> None:
     seen = []
     supervise(ramp(tmp_path, 3), on_update=lambda view: seen.append(view.control))
-    with pytest.raises(ValueError, match="no answer"):
-        request(seen[-1], "status", timeout_s=0.05)
+    with Caller(seen[-1]) as caller, pytest.raises(ValueError, match="no answer"):
+        caller.ask("status", timeout_s=0.05)
 
 
 def test_a_third_party_plug_in_needs_no_change_here(tmp_path: Path) -> None:
