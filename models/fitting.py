@@ -1,8 +1,9 @@
 """Gradient training of a network by either recipe.
 
-`by_phasewatch` trains twice. First on a part of the labels, with the others, held out in time, to
-say when to stop and how far the probabilities can be believed (temperature). Then anew on all
-labels, for as many epochs as were best; what was held out are often a third of very few labels.
+`by_phasewatch` trains first on a part of the labels, with the others, held out in time, to say when
+to stop and how far the probabilities can be believed (temperature). The best weights then go on
+with all labels for a quarter of the epochs: what was held out are often a third of very few labels.
+Of two classes half of what is shown are mixtures (`phasewatch.models.mixing`).
 
 `by_thesis` takes a fixed number of steps, each with all patterns.
 """
@@ -30,6 +31,7 @@ Int64 = NDArray[np.int64]
 Progress = Callable[[int, int, float], None]
 Make = Callable[[], nn.Module]
 
+ANEW = 4  # part of the epochs that follow with all labels
 HELD_OUT = 4  # replicas of each held-out pattern
 # Batches that set the running statistics of batch normalisation in the end. Those of the steps lag
 # behind the weights: with them the ResNet, after 48 steps, was right on 48 % of another run's
@@ -87,10 +89,10 @@ def by_phasewatch(
     temperature = fit_temperature(found, check.share, weight)
     net.load_state_dict(kept)
     if len(held):
-        net = make()
-        for again in _train(net, data, n_classes, recipe, epochs, [seed, 3]):
+        more = math.ceil(epochs / ANEW)
+        for again in _train(net, data, n_classes, recipe, more, [seed, 3]):
             if progress is not None:
-                progress(epoch + again, epoch + epochs, best)
+                progress(epoch + again, epoch + more, best)
     rng = np.random.default_rng([seed, 4])
     rows = [rng.permutation(len(data))[: recipe.batch] for _ in range(SETTLING)]
     _settle(net, [_batch(data, r, data.longest()[r], n_classes, recipe, rng) for r in rows])

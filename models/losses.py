@@ -30,10 +30,7 @@ def divergence(
         (n_classes,); w_i = sum_k s_ik weight_k, or 1.
     """
     s = share.to(logits.dtype)
-    if logits.shape[1] == 1:
-        z = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    else:
-        z = logits
+    z = torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits
     each = (torch.xlogy(s, s) - s * nn.functional.log_softmax(z, dim=1)).sum(dim=1)
     if weight is None:
         return each.mean()

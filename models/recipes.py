@@ -40,7 +40,7 @@ class Recipe:
     rate
         Of Adam, at the start; it falls along a cosine.
     mixed
-        About so large a part of them is mixed with replicas of a neighbouring class.
+        About so large a part of them is mixed with replicas of the other of two classes.
     patience
         Epochs without a lower validation loss, after which training stops.
     enough, steady
@@ -49,12 +49,12 @@ class Recipe:
     """
 
     name: str = "phasewatch"
-    epochs: int = 60
+    epochs: int = 40
     replicas: int = 8
     shown: int = 96
     batch: int = 16
     rate: float = 2e-3
-    patience: int = 20
+    patience: int = 12
     enough: float = 0.01
     steady: int = 4
     mixed: float = 0.5

@@ -193,7 +193,7 @@ def fit(
     net.eval()
     if not thesis:
         with torch.inference_mode():
-            net.level.fit(net(torch.from_numpy(held[0])), held[1])
+            net.level.fit(net(torch.from_numpy(held[0])), np.eye(n_classes)[held[1]])
     return Fit(net, options, epochs=-(-steps // every), loss=loss, notes={"steps": steps})
 
 

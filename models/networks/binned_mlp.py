@@ -18,7 +18,8 @@ kept.
 
 Recipe "phasewatch": patterns standardised, points scaled per bin, the recipe's replicas, class
 weights, the best of the tried weights, A_b of replicas that were not trained on, averaged over
-classes, and the share of votes that tells the classes learned from the same replicas (`Level`).
+classes. Points do not vote, they say how sure they are: sums of w_b times the mean log-probability,
+and what sum tells the classes is learned from the same replicas and mixtures of them (`Level`).
 """
 
 from typing import Any
@@ -39,6 +40,7 @@ from phasewatch.models.networks.bins import (
     Level,
     Points,
     Progress,
+    between,
     descend,
     is_thesis,
     ours,
@@ -59,8 +61,11 @@ class BinnedMlp(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, *, n_points: int, n_classes: int, bins: int, standardise: bool) -> None:
+    def __init__(
+        self, *, n_points: int, n_classes: int, bins: int, standardise: bool, soft: bool
+    ) -> None:
         super().__init__()
+        self.soft = soft
         self.bins = Bins(name="binned-mlp", n_points=n_points, bins=bins, standardise=standardise)
         self.points = nn.Sequential(
             Grouped(bins, 2, HIDDEN), nn.ReLU(inplace=True), Grouped(bins, HIDDEN, n_classes)
@@ -72,13 +77,19 @@ class BinnedMlp(nn.Module):
         """Return logits (n, 1) or (n, n_classes) of `patterns` (n, n_points)."""
         count = torch.cat([self._count(part) for part in patterns.split(TOGETHER)], dim=1)
         total = torch.einsum("b,bnk->nk", self.weight / self.weight.mean(), count)
-        log = torch.log(total + 1)
+        log = total if self.soft else torch.log(total + 1)
         return self.level(log[:, 1:] - log[:, :1] if log.shape[1] == 2 else log)
 
     def _count(self, patterns: Tensor) -> Tensor:
-        """Return the points (B, n, k) of each bin that are given to each class."""
+        """Return the points (B, n, k) of each bin that are given to each class.
+
+        Softly, their mean log-probabilities of each class.
+        """
         score = self.points(self.bins(patterns))
         n_classes = score.shape[1]
+        if self.soft:
+            each = score.log_softmax(dim=1).unflatten(2, (len(patterns), self.bins.size))
+            return each.mean(dim=3).transpose(1, 2)
         hard = nn.functional.one_hot(score.argmax(dim=1), n_classes).transpose(1, 2)
         soft = score.softmax(dim=1) if score.requires_grad else score
         each = votes(soft, hard).unflatten(2, (len(patterns), self.bins.size))
@@ -86,7 +97,12 @@ class BinnedMlp(nn.Module):
 
 
 def build(
-    *, n_points: int, n_classes: int, bins: int = BINS, standardise: bool = True
+    *,
+    n_points: int,
+    n_classes: int,
+    bins: int = BINS,
+    standardise: bool = True,
+    soft: bool = True,
 ) -> nn.Module:
     """Make the network.
 
@@ -96,13 +112,17 @@ def build(
         Number of bins, each of 2 points at least.
     standardise
         Whether a pattern's own mean and deviation are taken out first.
+    soft
+        Whether points say how sure they are, rather than vote.
 
     Raises
     ------
     ModelError
         `bins` does not fit `n_points`.
     """
-    return BinnedMlp(n_points=n_points, n_classes=n_classes, bins=bins, standardise=standardise)
+    return BinnedMlp(
+        n_points=n_points, n_classes=n_classes, bins=bins, standardise=standardise, soft=soft
+    )
 
 
 def fit(
@@ -137,7 +157,7 @@ def fit(
         `bins` does not fit, or training diverged.
     """
     thesis = is_thesis(recipe)
-    options: dict[str, Any] = {"bins": bins, "standardise": not thesis}
+    options: dict[str, Any] = {"bins": bins, "standardise": not thesis, "soft": not thesis}
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = BinnedMlp(n_points=patterns.shape[1], n_classes=n_classes, **options)
@@ -172,7 +192,8 @@ def fit(
     net.weight.copy_(torch.from_numpy(weight if believed else np.ones(bins)))
     if not thesis:
         with torch.inference_mode():
-            net.level.fit(net(torch.from_numpy(held[0])), held[1])
+            curves, share = between(held, recipe, seed)
+            net.level.fit(net(torch.from_numpy(curves)), share)
     notes = {
         "steps": steps,
         "separability": [round(float(a), 4) for a in correct],

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from phasewatch.models.augment import replicate
 from phasewatch.models.errors import ModelError
+from phasewatch.models.mixing import mix
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -170,7 +171,7 @@ class Points:
 
 
 class Level(nn.Module):
-    """Logits z of curves to ``gain z + offset``: what share of points tells a class.
+    """Logits z of curves to ``gain z + offset``: what the points of a curve must say for a class.
 
     Where points say little, a network gives most of them to one class, in every curve; how many
     more it gives to it in one curve than in another is then the message.
@@ -188,28 +189,29 @@ class Level(nn.Module):
         """Return the logits (n, outputs) of curves with the logits `z` (n, outputs)."""
         return self.gain * z + self.offset
 
-    def fit(self, z: Tensor, label: Int64) -> None:
+    def fit(self, z: Tensor, share: Float32) -> None:
         """Set both by logistic regression, classes weighted alike.
 
-        On the `m` curves (m, outputs) with their classes (m,); the penalty on the gain is that of
-        one curve's weight, so that classes far apart do not make it infinite.
+        On m curves with logits `z` (m, outputs) and the `share` (m, n_classes) of each class in
+        them; the penalty on the gain is that of one curve's weight, so that classes far apart do
+        not make it infinite.
         """
         logits = z.double().numpy()
         mean, width = logits.mean(axis=0), max(float(logits.std()), 1e-6)
         unit = (logits - mean) / width
-        weight = 1 / np.bincount(label)[label]
+        of = share.astype(np.float64)
+        weight = of @ (1 / of.sum(axis=0))
         weight /= weight.sum()
-        of = np.eye(max(2, unit.shape[1]))[label]
 
         def objective(free: Float64) -> tuple[float, Float64]:
             out = free[0] * unit + free[1:]
             if unit.shape[1] == 1:
                 out = np.concatenate([np.zeros_like(out), out], axis=1)
             log = log_softmax(out, axis=1)
-            loss = -weight @ (of * log).sum(axis=1) + free @ free / (2 * len(label))
+            loss = -weight @ (of * log).sum(axis=1) + free @ free / (2 * len(of))
             slope = (weight[:, None] * (np.exp(log) - of))[:, -unit.shape[1] :]
             gradient = np.concatenate([[(slope * unit).sum()], slope.sum(axis=0)])
-            return float(loss), gradient + free / len(label)
+            return float(loss), gradient + free / len(of)
 
         start = np.zeros(1 + unit.shape[1])
         gain, *offset = minimize(objective, start, jac=True, method="L-BFGS-B").x
@@ -240,6 +242,20 @@ def ours(patterns: Float32, label: Int64, recipe: Any, seed: int) -> tuple[Any, 
         sets.append((made, np.tile(label, replicas)))
     (made, of), held = sets
     return (np.concatenate([patterns, made]), np.concatenate([label, of])), held
+
+
+def between(held: tuple[Float32, Int64], recipe: Any, seed: int) -> tuple[Float32, Float32]:
+    """Return the curves `held` and mixtures of them, and the share of each class in them."""
+    patterns, label = np.tile(held[0], (2, 1)), np.tile(held[1], 2)
+    mixed = mix(
+        patterns,
+        np.ones(len(label), np.int64),
+        label,
+        n_classes=int(label.max()) + 1,
+        portion=recipe.mixed,
+        rng=np.random.default_rng([seed, 2]),
+    )
+    return mixed.patterns, mixed.share
 
 
 def descend(

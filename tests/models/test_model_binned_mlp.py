@@ -9,9 +9,10 @@ from phasewatch.models.networks import binned_mlp
 from phasewatch.models.networks.bins import Points
 
 
-def net_of(bins=5, n_classes=2, n_points=52):
+def net_of(bins=5, n_classes=2, n_points=52, **options):
     torch.manual_seed(0)
-    return create("binned-mlp", n_points=n_points, n_classes=n_classes, bins=bins).eval()
+    options = {"n_points": n_points, "n_classes": n_classes, "bins": bins, "soft": False} | options
+    return create("binned-mlp", **options).eval()
 
 
 @pytest.mark.parametrize("bins", [1, 15, 18])
@@ -37,6 +38,17 @@ def test_the_class_is_that_of_the_weighted_vote_counted_point_by_point(n_classes
     log = np.log(sums / net.weight.mean().item() + 1)
     expected = log[:, 1:] - log[:, :1] if n_classes == 2 else log
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_softly_the_points_say_how_sure_they_are(n_classes):
+    net = net_of(n_classes=n_classes, soft=True)
+    net.weight.copy_(torch.tensor([0.0, 0.3, 0.9, 0.05, 0.2]))
+    patterns = torch.randn(20, 52)
+    log = net.points(net.bins(patterns)).log_softmax(dim=1).reshape(5, n_classes, 20, 10)
+    sums = torch.einsum("b,bkni->nk", net.weight / net.weight.mean(), log) / 10
+    expected = sums[:, 1:] - sums[:, :1] if n_classes == 2 else sums
+    torch.testing.assert_close(net(patterns), expected)
 
 
 def test_a_curve_of_one_class_alone_has_a_finite_logit():

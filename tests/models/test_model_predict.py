@@ -134,7 +134,7 @@ def test_temperature_scales_the_logits(trained):
     cold = Predictor(net, card, novelty, device="cpu")
     p, q = cold(PATTERNS[:3]).probability, hot(PATTERNS[:3]).probability
     ratio = np.log(p[:, 1] / p[:, 0]) / np.log(q[:, 1] / q[:, 0])
-    np.testing.assert_allclose(ratio, 2, rtol=1e-3)
+    np.testing.assert_allclose(ratio, 2 / card.temperature, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

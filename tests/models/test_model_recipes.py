@@ -10,7 +10,7 @@ from phasewatch.models import ModelError, registry
 from phasewatch.models.augment import Augmentation, noise_level, replicate
 from phasewatch.models.fit import Fit
 from phasewatch.models.labels import Labels
-from phasewatch.models.losses import balanced, cross_entropy
+from phasewatch.models.losses import balanced, divergence
 from phasewatch.models.recipes import NAMES, THESIS, Recipe, Thesis, named
 from phasewatch.models.store import load, save
 from phasewatch.models.temperature import BOUNDS, fit_temperature
@@ -131,18 +131,22 @@ def test_held_out_labels_are_named_and_trained_on_in_the_end(synthetic):
     assert BOUNDS[0] <= card.temperature <= BOUNDS[1]
 
 
+def shares(label, n_classes=2):
+    return torch.from_numpy(np.eye(n_classes)[np.asarray(label)])
+
+
 def test_temperature_minimises_the_cross_entropy():
     rng = np.random.default_rng(0)
     z = torch.from_numpy(rng.normal(0, 2, (4000, 1)))
-    label = torch.from_numpy((rng.random(4000) < 1 / (1 + np.exp(-z[:, 0].numpy()))).astype(int))
-    assert fit_temperature(3 * z, label) == pytest.approx(3, rel=0.1)
+    label = (rng.random(4000) < 1 / (1 + np.exp(-z[:, 0].numpy()))).astype(int)
+    assert fit_temperature(3 * z, shares(label)) == pytest.approx(3, rel=0.1)
     right = torch.from_numpy(np.array([[5.0], [-5.0]]))
-    assert fit_temperature(right, torch.tensor([1, 0])) == BOUNDS[0]
-    assert fit_temperature(right, torch.tensor([0, 1])) == BOUNDS[1]
+    assert fit_temperature(right, shares([1, 0])) == BOUNDS[0]
+    assert fit_temperature(right, shares([0, 1])) == BOUNDS[1]
     three = torch.from_numpy(rng.normal(0, 2, (4000, 3)))
     p = torch.softmax(three, 1).numpy()
-    label = torch.from_numpy((rng.random((4000, 1)) > p.cumsum(axis=1)).sum(axis=1))
-    assert fit_temperature(2 * three, label) == pytest.approx(2, rel=0.1)
+    label = (rng.random((4000, 1)) > p.cumsum(axis=1)).sum(axis=1)
+    assert fit_temperature(2 * three, shares(label, 3)) == pytest.approx(2, rel=0.1)
 
 
 def test_classes_count_alike():
@@ -150,8 +154,17 @@ def test_classes_count_alike():
     z = torch.tensor([[1.0], [1.0], [1.0], [-2.0]])
     one = torch.nn.functional.binary_cross_entropy_with_logits
     each = [one(torch.tensor([a]), torch.tensor([b])) for a, b in ((1.0, 0.0), (-2.0, 1.0))]
-    found = cross_entropy(z, torch.from_numpy(label), balanced(label, 2))
+    found = divergence(z, shares(label), balanced(label, 2))
     assert float(found) == pytest.approx(float(sum(each)) / 2)
+
+
+def test_probabilities_that_are_the_shares_do_not_diverge():
+    p = torch.tensor([[0.2, 0.5, 0.3], [0.0, 1.0, 0.0]])
+    assert float(divergence(p.log().clamp(min=-100), p)) == pytest.approx(0, abs=1e-6)
+    two = torch.tensor([[0.25, 0.75]])
+    assert float(divergence(torch.tensor([[3.0]]).log(), two)) == pytest.approx(0, abs=1e-6)
+    apart = divergence(torch.zeros(1, 3), p[:1])
+    assert float(apart) == pytest.approx(float((p[0] * (3 * p[0]).log()).sum()))
 
 
 def test_windows_end_at_the_labelled_pattern():
