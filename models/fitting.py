@@ -96,6 +96,8 @@ def by_phasewatch(
     rng = np.random.default_rng([seed, 4])
     rows = [rng.permutation(len(data))[: recipe.batch] for _ in range(SETTLING)]
     _settle(net, [_batch(data, r, data.longest()[r], n_classes, recipe, rng) for r in rows])
+    if not _logits(net, check).isfinite().all():
+        raise ModelError(f"training diverged after epoch {epoch}, with all labels")
     notes = {
         "held_out": data.at[held].tolist(),
         "not_validated": np.unique(data.label[spared]).tolist(),

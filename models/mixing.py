@@ -37,6 +37,8 @@ def mix(
 ) -> Mixed:
     """Mix about a `portion` of the windows of two classes with one of the other, as long.
 
+    A window for which there is none as long stays as it is.
+
     Parameters
     ----------
     patterns

@@ -1,9 +1,10 @@
 """The temperature T by which logits are divided so that probabilities are honest.
 
-T minimises the cross entropy of held-out patterns (Guo et al., ICML 2017, arXiv:1706.04599). Where
-all of them are classified rightly that has no minimum: T would fall to 0 and every probability rise
-to 1. So T lies within `BOUNDS`, of which the lower is 1: a few patterns that are all right do not
-show that the network is surer than it says.
+T minimises the cross entropy of patterns that were not trained on (Guo et al., ICML 2017,
+arXiv:1706.04599), as given by the weights that saw none of them. Where all of them are classified
+rightly that has no minimum: T would fall to 0 and every probability rise to 1. So T lies within
+`BOUNDS`, of which the lower is 1: a few patterns that are all right do not show that the network is
+surer than it says.
 """
 
 import numpy as np

@@ -1,9 +1,10 @@
 """Which labelled patterns are held out of training, in the order of the series.
 
 Of a class with `FEWEST` labels or more every third is held out, from the second on: of 5 to 7 two.
-So the first and the last label of a class, which say most of where it ends, are trained on, and the
-held-out ones lie between patterns that are. A class with fewer labels has none to spare: replicas
-of its own patterns are tried instead, which says when it is learnt but not how well.
+So the first label of a class is trained on, and the last but of 5, 8, 11 labels and so on; what is
+held out is trained on in the end (`phasewatch.models.fitting`). A class with fewer labels has none
+to spare: replicas of its own patterns are tried instead, which says when it is learnt but not how
+well.
 """
 
 import numpy as np

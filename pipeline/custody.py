@@ -51,6 +51,7 @@ class Custody:
         self._unheard: dict[bytes, set[int]] = {}  # what went to it since its last word, by seq
         self._late: set[bytes] = set()
         self._endings: dict[int, Failure | Dropped] = {}
+        self._rewound = -1  # what was acknowledged when all was sent again
         self.acknowledged = 0
         self.resent = 0
 
@@ -58,6 +59,11 @@ class Custody:
     def unsent(self) -> int:
         """Items that wait to be sent."""
         return len(self._unsent)
+
+    @property
+    def flying(self) -> int:
+        """Items that were sent, and nothing was heard of them."""
+        return sum(order.n for order, _ in self._flying.values())
 
     @property
     def held(self) -> int:
@@ -148,7 +154,9 @@ class Custody:
                 free.append(slot)
         while self._unsent and self._unsent[0] < self.first:
             self._unsent.popleft()
-        for first in [f for f, (order, _) in self._flying.items() if f + order.n <= seq]:
+        # What was sent a second time for who looks back has come to him when something new ends.
+        done = self.acknowledged if self.acknowledged > self._rewound else self.first
+        for first in [f for f, (order, _) in self._flying.items() if f + order.n <= done]:
             del self._flying[first]
         return free
 
@@ -170,6 +178,7 @@ class Custody:
     def all_lost(self) -> int:
         """Send everything again, also what is only kept; return how many items."""
         self._flying.clear()
+        self._rewound = self.acknowledged
         sent = len(self._slots) - len(self._unsent)
         self._unsent = deque(sorted(self._slots))
         self.resent += sent

@@ -16,6 +16,7 @@ WHOLE = "end of run"  # the reason of a stop when the source was read to its end
 Unit = Literal["2th_deg", "q_nm^-1", "q_A^-1"]
 Text = Annotated[str, Field(max_length=4096)]
 Edge = Annotated[int, Field(ge=0, lt=1 << 24)]
+Span = Annotated[int, Field(ge=1, lt=1 << 24)]
 
 
 class Document(BaseModel):
@@ -47,7 +48,7 @@ class Packing(Document):
 
     codec: Annotated[str, Field(max_length=32)]
     dtype: Annotated[str, Field(max_length=8)]
-    tiles: Annotated[tuple[tuple[Edge, Edge, Edge, Edge], ...], Field(max_length=64)]
+    tiles: Annotated[tuple[tuple[Edge, Edge, Span, Span], ...], Field(max_length=64)]
     flip: bool = False
     fill: int = 0
 

@@ -6,6 +6,7 @@ default. A real series is learnt from and judged on at once, its patterns as the
 """
 
 import csv
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,9 @@ class Data:
             "train_digest": self.train.digest,
             "test": self.test.source,
             "test_digest": self.test.digest,
+            "truth_digest": hashlib.sha256(
+                self.truth_index.tobytes() + self.truth.tobytes()
+            ).hexdigest(),
             "classes": list(self.labels.classes),
             "labelled": dict(
                 zip(self.labels.index.tolist(), self.labels.label.tolist(), strict=True)
@@ -88,6 +92,8 @@ def simulated(name: str, train: Path, test: Path) -> Data:
     """
     learnt, fraction = _cleaned(train)
     judged, true = _cleaned(test)
+    if learnt.digest == judged.digest:
+        raise PipelineError(f"{test}: is the run that is learnt from: give another seed or folder")
     if not np.array_equal(learnt.axis, judged.axis):
         raise PipelineError(f"{test}: its axis is not that of {train}: not the same experiment")
     index = pick.every_tenth(fraction)

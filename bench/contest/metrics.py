@@ -50,7 +50,8 @@ def boundaries(label: Int64, index: Int64, n: int, n_classes: int) -> list[float
     label
         (m,), of the frames `index`, in order.
     index
-        (m,), rising, the frames of the series that have a label.
+        (m,), rising, the frames of the series that have a label; a boundary outside of them lies
+        half way to the end of the series.
     n
         Frames of the series.
     """

@@ -193,8 +193,8 @@ class Level(nn.Module):
         """Set both by logistic regression, classes weighted alike.
 
         On m curves with logits `z` (m, outputs) and the `share` (m, n_classes) of each class in
-        them; the penalty on the gain is that of one curve's weight, so that classes far apart do
-        not make it infinite.
+        them; the penalty on gain and offset is that of one curve's weight, so that classes far
+        apart do not make them infinite.
         """
         logits = z.double().numpy()
         mean, width = logits.mean(axis=0), max(float(logits.std()), 1e-6)

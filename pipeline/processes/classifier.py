@@ -6,6 +6,7 @@ second time, which nobody takes, and from there on all is as it was.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from phasewatch.pipeline.batch import Batch, Dropped, Failure
 from phasewatch.pipeline.batcher import Batcher
@@ -28,8 +29,10 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
     """Run until the supervisor says that the run is over."""
     classifier = Classifier(transport, desk, setup)
     inbox = transport.link("pull", setup.addresses["reduced"], bind=True, hwm=INBOX)
+    # Of this host alone: by a word on what not to wait for, a guest could end the run for others.
+    endings = transport.link("pull", setup.addresses["endings"], bind=True, hwm=INBOX)
     while not desk.finished:
-        transport.poll([inbox, desk.link], classifier.wait_ms())
+        transport.poll([inbox, endings, desk.link], classifier.wait_ms())
         for what, data in desk.commands():
             if what == "back" and data["role"] == "tracker":
                 classifier.onward.announce_again()
@@ -40,8 +43,13 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
                 inbox.refuse(str(error))
             if classifier.full:
                 break
+        for _, message in endings.drain(DRAIN):
+            try:
+                classifier.hear_receiver(message)
+            except MessageError as error:
+                endings.refuse(str(error))
         classifier.work()
-        desk.health(lambda: {**classifier.health(), "rejected": inbox.rejected})
+        desk.health(lambda: {**classifier.health(), "rejected": inbox.rejected + endings.rejected})
 
 
 class Classifier:
@@ -87,19 +95,26 @@ class Classifier:
                 self._chain.warm_up(run)
                 self._desk.ready()
                 while self._agreement.early:
-                    self.hear(self._agreement.early.popleft())
-        elif isinstance(body, ResumeBody) and body.run_id == self._run_id:
-            self._where_to_begin = True
-            if self._order is not None:
-                self._order.skip(body.position)
+                    with suppress(MessageError):  # what cannot be of this run
+                        self.hear(self._agreement.early.popleft())
         elif isinstance(body, FailedBody) and body.run_id == self._run_id:
             self._end(body.failures())
-        elif isinstance(body, DroppedBody) and body.run_id == self._run_id:
-            self._end([Dropped(seq, i, body.reason) for seq, i in body.items])
         elif isinstance(body, BatchBody) and body.run_id == self._run_id:
             batch = self._agreement.batch(message)
             if batch is not None and len(batch):
                 self._add(batch)
+
+    def hear_receiver(self, message: Message) -> None:
+        """Take in what ended there, and the first item that can still come."""
+        body = message.body
+        if isinstance(body, FailedBody) and body.run_id == self._run_id:
+            self._end(body.failures())
+        elif isinstance(body, DroppedBody) and body.run_id == self._run_id:
+            self._end([Dropped(seq, i, body.reason) for seq, i in body.items])
+        elif isinstance(body, ResumeBody) and body.run_id == self._run_id:
+            self._where_to_begin = True
+            if self._order is not None:
+                self._order.skip(body.position)
 
     def work(self) -> None:
         """Classify what is due."""
@@ -117,15 +132,19 @@ class Classifier:
         if self._order is None:
             self._batcher.add(batch, self._desk.clock())
         else:
-            self._order.check(batch.seq.tolist())
+            self._check(batch.seq.tolist())
             self._order.add(batch)
 
     def _end(self, endings: Sequence[Failure | Dropped]) -> None:
         if self._order is None:
             self.onward.send(None, endings)
         else:
-            self._order.check([ending.seq for ending in endings])
+            self._check([ending.seq for ending in endings])
             self._order.end_items(endings)
+
+    def _check(self, seqs: list[int]) -> None:
+        if self._order is not None and self._where_to_begin:  # before, any seq may be the next
+            self._order.check(seqs)
 
     def _restore_order(self) -> None:
         while self._order is not None and self._where_to_begin and not self.full:

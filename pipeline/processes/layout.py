@@ -15,13 +15,12 @@ def roles(config: Config) -> list[str]:
 def addresses(config: Config, folder: str) -> dict[str, str]:
     """Return who listens where: sockets in `folder`, and what workers of other hosts reach."""
     known = {
-        name: f"ipc://{folder}/{name}" for name in ("work", "acks", "reduced", "tracker", "results")
+        name: f"ipc://{folder}/{name}"
+        for name in ("work", "acks", "reduced", "endings", "tracker", "results")
     }
     if config.runtime.listen is not None:
         host, _, port = config.runtime.listen.rpartition(":")
         known["work"], known["reduced"] = f"{host}:{int(port) + 1}", f"{host}:{int(port) + 2}"
-    # What ends without an order goes by way of the classifier, which keeps the order too.
-    known["endings"] = known["reduced" if "classifier" in roles(config) else "tracker"]
     if not config.has_classifier:
         ours = "tracker" if config.runtime.listen is None else "reduced"
         known["tracker"] = known["reduced"] = known[ours]

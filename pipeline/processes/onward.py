@@ -1,13 +1,11 @@
 """What a process passes on to the next: what is true of the run, then items and failures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from phasewatch.pipeline.batch import Batch, Dropped, Failure
-from phasewatch.pipeline.bodies import ResumeBody
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.messages import (
     Part,
-    encode,
     encode_batch,
     encode_dropped,
     encode_failed,
@@ -42,18 +40,16 @@ class Onward:
         if self._announced:
             self._desk.send(self._link, self._announced)
 
-    def begin_at(self, position: int) -> None:
-        """Say, if there is room, that no item before `position` will come; it is said again."""
-        self._link.offer(encode(ResumeBody(run_id=self._run_id, position=position)))
-
     def send(self, batch: Batch | None, endings: Sequence[Failure | Dropped] = ()) -> None:
         """Send `endings`, then `batch`, where there are any."""
-        failures = [e for e in endings if isinstance(e, Failure)]
-        dropped = [e for e in endings if isinstance(e, Dropped)]
-        for parts in encode_failed(self._run_id, failures):
-            self._desk.send(self._link, parts)
-        for parts in encode_dropped(self._run_id, dropped):
+        for parts in encode_endings(self._run_id, endings):
             self._desk.send(self._link, parts)
         if batch is not None:
             stamped = batch.stamped(self._hop, self._desk.clock())
             self._desk.send(self._link, encode_batch(self._run_id, stamped))
+
+
+def encode_endings(run_id: str, endings: Sequence[Failure | Dropped]) -> Iterator[list[Part]]:
+    """Yield the messages that tell of `endings`."""
+    yield from encode_failed(run_id, [e for e in endings if isinstance(e, Failure)])
+    yield from encode_dropped(run_id, [e for e in endings if isinstance(e, Dropped)])

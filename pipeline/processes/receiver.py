@@ -6,11 +6,12 @@ the earlier one held.
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable
 from threading import Event
 
 from phasewatch.pipeline.batch import Dropped, Failure
-from phasewatch.pipeline.bodies import AckBody, CreditBody, LeaveBody, StopBody
+from phasewatch.pipeline.bodies import AckBody, CreditBody, LeaveBody, ResumeBody, StopBody
 from phasewatch.pipeline.build import context_of
 from phasewatch.pipeline.custody import Custody, Order
 from phasewatch.pipeline.documents import WHOLE, Loss, Packing, RunStart, RunStop
@@ -28,7 +29,7 @@ from phasewatch.pipeline.messages import (
 from phasewatch.pipeline.plugin import Source, open_source
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.processes.intake import Intake, resume_at
-from phasewatch.pipeline.processes.onward import Onward
+from phasewatch.pipeline.processes.onward import encode_endings
 from phasewatch.pipeline.processes.reader import Reader
 from phasewatch.pipeline.transport.links import Link, Transport, Wakeup
 from phasewatch.pipeline.transport.ring import Ring, default_slots
@@ -126,10 +127,13 @@ class Receiver:
         self._work = transport.link("router", setup.addresses["work"], bind=True)
         self._acks = transport.link("pull", setup.addresses["acks"], bind=True)
         self._tracker = transport.link("push", setup.addresses["tracker"], bind=False)
-        self._endings = Onward(transport, desk, setup, "endings", hop="", hwm=64)
         item = sum(array[0].nbytes for array in ring.arrays.values())
         at_once = FRAMES_AT_ONCE if item > BIG else PATTERNS_AT_ONCE
         self._context, self._next_word = context_of(setup.config), 0
+        # A classifier that keeps the order is told what it need not wait for, and hands it on.
+        told = setup.addresses["endings" if self._context else "tracker"]
+        self._endings = transport.link("push", told, bind=False)
+        self._untold: deque[list[Part]] = deque()
         self._custody = Custody(at_once=at_once, pace_ns=PACE_NS, keep=self._context)
         self._intake = Intake(run, ring, self._custody, self._tell, live=runtime.mode == "live")
         self._patience_ns = int(runtime.resend_s * 1e9)
@@ -160,6 +164,9 @@ class Receiver:
         for _, message in self._acks.drain(DRAIN):
             self._hear_sinks(message)
         self._obey(reader)
+        # Never waits: the source goes on while who is told has died.
+        while self._untold and self._endings.offer(self._untold[0]):
+            self._untold.popleft()
         self._intake.place()
         while self._intake.idle and (item := reader.take()) is not None:
             self._intake.add(item, self._desk.clock())
@@ -174,7 +181,7 @@ class Receiver:
             "received": self._intake.received,
             "missed": self._intake.gaps.missed,
             "queued": self._custody.unsent,
-            "in_flight": self._custody.held - self._custody.unsent,
+            "in_flight": self._custody.flying,
             "age_ms": self._intake.age_ns(self._desk.clock()) / 1e6,
             "resent": self._custody.resent,
             "rejected": self._work.rejected + self._acks.rejected,
@@ -188,7 +195,7 @@ class Receiver:
         return {"expected": self._run.expected, "source": self._run.source, "items": items}
 
     def _tell(self, endings: list[Failure | Dropped]) -> None:
-        self._endings.send(None, endings)
+        self._untold.extend(encode_endings(self._run.run_id, endings))
 
     def _hear_worker(self, worker: bytes, message: Message) -> None:
         if isinstance(message.body, LeaveBody):
@@ -245,6 +252,7 @@ class Receiver:
         """Send all that may have been lost with a process behind the workers."""
         self._say_where()
         self._custody.all_lost()
+        self._untold.clear()
         self._tell(self._custody.endings)
         if self._stop:
             self._desk.send(self._tracker, self._stop)
@@ -253,7 +261,8 @@ class Receiver:
         """Tell a classifier that keeps the order the first item that it can still wait for."""
         if self._context:
             self._next_word = self._desk.clock() + WORD_EVERY_NS
-            self._endings.begin_at(self._custody.first)
+            body = ResumeBody(run_id=self._run.run_id, position=self._custody.first)
+            self._endings.offer(encode(body))
 
     def _send(self) -> None:
         while (order := self._custody.next(self._desk.clock())) is not None:

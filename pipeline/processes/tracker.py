@@ -6,6 +6,8 @@ from exactly what they have; what came after, the receiver sends again, and the 
 same to the last bit.
 """
 
+from contextlib import suppress
+
 import numpy as np
 
 from phasewatch.pipeline.batch import Batch, Dropped, Failure
@@ -105,21 +107,22 @@ class TrackerProcess:
                 self._run = run
                 self._begin()
                 while self._agreement.early:
-                    self.hear(self._agreement.early.popleft())
+                    with suppress(MessageError):  # what cannot be of this run
+                        self.hear(self._agreement.early.popleft())
         elif isinstance(body, StopBody) and body.stop.run_id == self._run_id:
             self._end = self._end or body.stop
             if body.aborted:
                 self._abort(body.stop)
         elif isinstance(body, FailedBody) and body.run_id == self._run_id:
-            self._reorder.check([seq for seq, *_ in body.items])
+            self._check([seq for seq, *_ in body.items])
             self._reorder.end_items(body.failures())
         elif isinstance(body, DroppedBody) and body.run_id == self._run_id:
-            self._reorder.check([seq for seq, _ in body.items])
+            self._check([seq for seq, _ in body.items])
             self._reorder.end_items(Dropped(seq, i, body.reason) for seq, i in body.items)
         elif isinstance(body, BatchBody) and body.run_id == self._run_id:
             batch = self._agreement.batch(message)
             if batch is not None:
-                self._reorder.check(batch.seq.tolist())
+                self._check(batch.seq.tolist())
                 self._reorder.add(batch)
 
     def abort(self, reason: str, received: int, missed: int) -> None:
@@ -157,6 +160,10 @@ class TrackerProcess:
             health |= {"phase": self._phase[0], "posterior": self._phase[1], "zones": zones}
             health |= {"confidence": self._track.confidence}
         return health
+
+    def _check(self, seqs: list[int]) -> None:
+        if self._resumed is not None:  # before, any seq may be the next
+            self._reorder.check(seqs)
 
     @property
     def _begun(self) -> bool:

@@ -149,3 +149,26 @@ def test_who_asks_afresh_has_asked_for_that_much_in_all() -> None:
     custody.credit(b"a", 2, afresh=True)
     custody.take(0, range(9))
     assert [order.seq for order in orders(custody)] == [0, 1]
+
+
+def test_what_is_kept_goes_again_whoever_dies_until_something_new_ends() -> None:
+    custody = Custody(at_once=4, keep=4)
+    custody.take(0, range(12))
+    custody.credit(b"a", 3)
+    assert [order.seq for order in orders(custody)] == [0, 4, 8]
+    assert custody.acknowledge(8) == [0, 1, 2, 3]
+    assert (custody.first, custody.held, custody.flying) == (4, 4, 4)
+    assert custody.all_lost() == 8
+    custody.credit(b"a", 2)
+    assert [order.seq for order in orders(custody, now=5)] == [4, 8]
+    assert custody.acknowledge(8) == []  # no news
+    assert custody.lost(b"a") == 8
+    custody.credit(b"b", 2)
+    assert [order.seq for order in orders(custody, now=5)] == [4, 8]
+    assert custody.overdue(9) == 8
+    custody.credit(b"b", 2)
+    assert [order.seq for order in orders(custody, now=9)] == [4, 8]
+    assert custody.acknowledge(9) == [4]  # so who looks back has seen all of them
+    assert custody.lost(b"b") == 4
+    assert custody.acknowledge(12) == [5, 6, 7]
+    assert custody.drop_oldest() is None

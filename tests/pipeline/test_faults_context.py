@@ -51,7 +51,8 @@ def test_whoever_dies_the_windows_are_the_same(ramps: Any, play: Any, model: Pat
             yield from run.progress(30)
             yield from run.signal(role, signal.SIGKILL)
         yield from run.progress(120)
-        yield from run.signal("classifier", signal.SIGKILL)
+        for role in ["classifier", "reducer-0", "reducer-1"]:  # with what was sent for it again
+            yield from run.signal(role, signal.SIGKILL)
         yield from run.progress(60)
 
     outcome = ramps.run(config, play(act))
