@@ -210,7 +210,7 @@ def test_offline_through_processes(tmp_path, config, capsys) -> None:
     assert any(line.startswith("rate: ") for line in lines(document))
     text = html.read_text()
     assert text == page(document | {"raw": None}, times, null)
-    assert text.count("<svg") == 2
+    assert text.count("<svg") == 3
     for outside in ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"):
         text = text.replace(outside, "")  # names, not places
     assert "<script" not in text
