@@ -29,6 +29,13 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def no_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what `--debug` of an earlier test has set; both calls, or there is nothing to undo."""
+    monkeypatch.setenv("PHASEWATCH_DEBUG", "")
+    monkeypatch.delenv("PHASEWATCH_DEBUG")
+
+
+@pytest.fixture(autouse=True)
 def no_kept_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep integration plans out of the user's cache."""
     monkeypatch.setenv("PHASEWATCH_CACHE", "")

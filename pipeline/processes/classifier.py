@@ -112,9 +112,10 @@ class Classifier:
         elif isinstance(body, DroppedBody) and body.run_id == self._run_id:
             self._end([Dropped(seq, i, body.reason) for seq, i in body.items])
         elif isinstance(body, ResumeBody) and body.run_id == self._run_id:
-            self._where_to_begin = True
             if self._order is not None:
+                self._check([body.position])
                 self._order.skip(body.position)
+            self._where_to_begin = True
 
     def work(self) -> None:
         """Classify what is due."""

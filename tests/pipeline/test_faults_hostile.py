@@ -18,7 +18,7 @@ from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import Event, ItemSpec, Loss, RunStart, RunStop
 
 pytestmark = pytest.mark.timeout(300)
-KINDS = {"acks": zmq.PUSH, "reduced": zmq.PUSH, "tracker": zmq.PUSH}
+KINDS = dict.fromkeys(("acks", "reduced", "endings", "tracker"), zmq.PUSH)
 SEQ = np.zeros(1, np.int64)
 EVENT = Event(kind="onset", seq=0, id=0, t_acq=None, phase=1, posterior=0.9)
 
@@ -160,7 +160,7 @@ def test_a_run_goes_on_whatever_is_sent_to_its_sockets(
             yield from run.until(lambda: run.view.book.restarts == {hears: 1})
             yield from run.progress(100)
             known = {"hub", "work", "tracker", "results", "acks", "control"}
-            assert sockets.keys() == (known | {"gate", "reduced"} if guests else known)
+            assert sockets.keys() == (known | {"gate", "reduced", "endings"} if guests else known)
             for socket in sockets.values():
                 socket.close()
 
