@@ -34,7 +34,11 @@ CLOSEST = 1e-9  # least e, of the width of the scores
 
 
 class PcaSpectral(nn.Module):
-    """Projection and vote; float64 inside, so that a fitted pattern finds itself."""
+    """Projection and vote; float64 inside, so that a fitted pattern finds itself.
+
+    `labels` (n_fitted, n_classes) is 1 for the class of a fitted pattern, else 0: a card of another
+    number of classes does not fit it.
+    """
 
     mean: Tensor
     components: Tensor
@@ -52,9 +56,9 @@ class PcaSpectral(nn.Module):
             "variance": (n_components,),
             "scores": (n_fitted, n_components),
             "reach": (n_fitted,),
+            "labels": (n_fitted, n_classes),
         }.items():
             self.register_buffer(name, torch.ones(shape, dtype=torch.float64))
-        self.register_buffer("labels", torch.zeros(n_fitted, dtype=torch.int64))
 
     def forward(self, patterns: Tensor) -> Tensor:
         """Return logits (n, 1) or (n, n_classes) of `patterns` (n, n_points)."""
@@ -62,8 +66,9 @@ class PcaSpectral(nn.Module):
         square = (z[:, None] - self.scores).square().sum(dim=2)
         near, which = square.topk(NEIGHBOURS, dim=1, largest=False)
         weight = 1 / (near + self.reach[which].square())
-        class_of = nn.functional.one_hot(self.labels[which], self.n_classes)
-        share = (weight[:, :, None] * class_of).sum(dim=1) / weight.sum(dim=1, keepdim=True)
+        share = (weight[:, :, None] * self.labels[which]).sum(dim=1) / weight.sum(
+            dim=1, keepdim=True
+        )
         log = torch.log(share + SMOOTHING).float()
         return log[:, 1:] - log[:, :1] if n_outputs(self.n_classes) == 1 else log
 
@@ -136,7 +141,7 @@ def fit(
         "variance": kept.variance,
         "scores": kept.scores,
         "reach": _reach(kept.scores, named),
-        "labels": named,
+        "labels": np.eye(n_classes)[named],
     }
     net.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in state.items()})
     loss = _loss(net.eval(), patterns, label)
