@@ -69,15 +69,18 @@ class RawSocket:
 
     def receive(self, timeout_ms: int = 0) -> list[bytes] | None:
         """Return the next message, waiting at most `timeout_ms`; None where none came."""
+        parts = self.views(timeout_ms)
+        return None if parts is None else [bytes(part) for part in parts]
+
+    def views(self, timeout_ms: int = 0) -> list[memoryview] | None:
+        """Return the next message as `receive` does, its parts where ZeroMQ has them: no copy."""
+        if timeout_ms and not self._socket.poll(timeout_ms):
+            return None
         try:
-            return self._socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            if not timeout_ms or not self._socket.poll(timeout_ms):
-                return None
-        try:
-            return self._socket.recv_multipart(zmq.NOBLOCK)
+            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
+        return [frame.buffer for frame in frames]
 
     def close(self, *, linger_ms: int = 0) -> None:
         """Close; what was sent is still delivered, for at most `linger_ms`."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from phasewatch.pipeline.batch import Batch
-from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.documents import ItemSpec, RunStart
 from phasewatch.pipeline.messages import DTYPES, LIMITS, MessageError
 
 MAX_ITEMS = 4096  # in one message
@@ -44,6 +44,23 @@ def announced(batch: Batch, run: RunStart) -> Batch:
     return replace(batch, arrays=arrays, stamps={})  # the clock of another host
 
 
+def check_item(spec: ItemSpec, name: str) -> None:
+    """Check that `spec` can be that of a ``frame``, or of an ``intensity``.
+
+    Raises
+    ------
+    MessageError
+        It is of another dimension, empty, no number, or larger than is taken.
+    """
+    if len(spec.shape) != NDIM[name] or 0 in spec.shape:
+        raise MessageError(f"{name} of shape {spec.shape}")
+    if spec.dtype not in NUMBERS:
+        raise MessageError(f"{name} of dtype {spec.dtype!r}")
+    nbytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+    if nbytes > LIMITS.array_bytes:
+        raise MessageError(f"{name} {spec.shape} claims {nbytes} bytes")
+
+
 def usable_start(run: RunStart, address: str) -> RunStart:
     """Return `run` with the frames or patterns it announces, and nothing else.
 
@@ -55,13 +72,12 @@ def usable_start(run: RunStart, address: str) -> RunStart:
     name = "frame" if "frame" in run.items else "intensity"
     key, dtype = CONSTANT[name]
     spec, constant = run.items.get(name), run.constants.get(key)
-    if spec is None or len(spec.shape) != NDIM[name] or 0 in spec.shape:
+    if spec is None:
         raise MessageError(f"start of {run.run_id}: neither frames nor patterns: {run.items}")
-    if spec.dtype not in NUMBERS:
-        raise MessageError(f"start of {run.run_id}: {name} of dtype {spec.dtype!r}")
-    nbytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
-    if nbytes > LIMITS.array_bytes:
-        raise MessageError(f"start of {run.run_id}: {name} {spec.shape} claims {nbytes} bytes")
+    try:
+        check_item(spec, name)
+    except MessageError as error:
+        raise MessageError(f"start of {run.run_id}: {error}") from None
     if run.expected is not None and run.expected > MAX_EXPECTED:
         raise MessageError(f"start of {run.run_id}: expected {run.expected} items")
     if name == "intensity" and (constant is None or run.unit is None):
