@@ -59,7 +59,7 @@ def network(state: Mapping[str, Any], *, feed_forward: bool = False) -> nn.Modul
     """
     options: dict[str, Any]
     if "C_Attention_F.gamma" in state:
-        name, options = "conv-sc", {"feed_forward": feed_forward}
+        name, options = "conv-sc", {"feed_forward": feed_forward, "standardise": False}
         table = {**CONV_SC, **FEED_FORWARD}
     else:
         features = len(state["fc1.0.weight"]) if "fc1.0.weight" in state else 0
