@@ -11,8 +11,11 @@ RUN := demo-run
 demo: $(VENV)/installed
 	$(BIN)/python -m phasewatch.bench.demo $(RUN)
 
+# Hundreds of the tests' processes import our modules: let the first one write their bytecode. Work
+# is stolen, not dealt: neighbours then share a worker, and with it their fixtures and kernels.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/installed
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 2 --dist worksteal
 
 # mypy and import-linter read a tree; the package is mapped onto our folders, so we link one.
 lint: $(VENV)/installed

@@ -13,10 +13,24 @@ import zmq
 from hypothesis import settings
 from zmq.utils import garbage
 
+# One thread each, as the processes of a run have: there are as many workers as cores, and threads
+# that wait for each other's turn spin. Read when numpy, torch and pyFAI are loaded, so later.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # No test depends on wall-clock time; and what lands is decided by the same examples each time.
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of later collections of garbage.
+
+    pyFAI makes a full one whenever it loads a geometry: 0.25 s with all that torch and it bring, a
+    millisecond without; and what a test leaves behind is looked for among fewer objects.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

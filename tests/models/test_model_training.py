@@ -23,7 +23,13 @@ def test_same_seed_same_bits(synthetic, model):
     torch.manual_seed(99)
     a = train(series, labels, model=model, recipe=Recipe(epochs=2))
     state = torch.get_rng_state()
-    b = train(series, labels, model=model, recipe=Recipe(epochs=2))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3 - min(threads, 2))  # another number of them must not matter
+    try:
+        b = train(series, labels, model=model, recipe=Recipe(epochs=2))
+        assert torch.get_num_threads() != threads
+    finally:
+        torch.set_num_threads(threads)
     c = train(series, labels, model=model, recipe=Recipe(epochs=2), seed=1)
     assert torch.equal(torch.get_rng_state(), state)  # the caller's generator is left alone
     weights = [net.state_dict() for net, _, _ in (a, b, c)]

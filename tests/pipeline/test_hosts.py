@@ -1,5 +1,6 @@
 """Workers of other hosts, over tcp with keys: they join a run, leave it, and die, without loss."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -23,7 +24,25 @@ pytestmark = [pytest.mark.usefixtures("thirdparty"), pytest.mark.timeout(240)]
 
 
 @pytest.fixture
-def config(listen: str, tmp_path: Path) -> Config:
+def gate(tmp_path: Path) -> Path:
+    """What the sink waits at: while workers start, nothing else takes their time."""
+    os.mkfifo(tmp_path / "gate")
+    return tmp_path / "gate"
+
+
+def opened(gate: Path) -> bool:
+    """Let the sink go on; return whether it was at the gate already."""
+    try:
+        os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return False
+    return True
+
+
+@pytest.fixture
+def config(listen: str, gate: Path, tmp_path: Path) -> Config:
     write_keys(tmp_path / "keys")
     tables: dict[str, Any] = {
         "source": {"uri": "ramp:1", "endless": True},
@@ -34,7 +53,7 @@ def config(listen: str, tmp_path: Path) -> Config:
             "ring": 64,
             "resend_s": 0.5,
         },
-        "sink": [{"type": "lines", "path": "lines.json"}],
+        "sink": [{"type": "lines", "path": "lines.json", "gate": str(gate), "gate_at": 20}],
     }
     return parse_config(tables, name="test", folder=tmp_path)
 
@@ -82,7 +101,7 @@ def stop(view: View, keys: Keys) -> None:
 
 
 def test_workers_join_leave_and_die_without_loss(
-    config: Config, workers: Workers, tmp_path: Path
+    config: Config, workers: Workers, gate: Path, tmp_path: Path
 ) -> None:
     keys = Keys.load(tmp_path / "keys")
     state = {"step": "begin"}
@@ -91,10 +110,13 @@ def test_workers_join_leave_and_die_without_loss(
     def update(view: View) -> None:
         written = view.health.get("sink", {}).get("written", 0)
         done = {i: h.get("done", 0) for i, h in workers.names(view).items()}
-        if state["step"] == "begin" and written:
+        received = view.health.get("receiver", {}).get("received", 0)
+        if state["step"] == "begin" and received:
             workers.start(keys=str(tmp_path / "keys"))
             workers.start(keys=str(tmp_path / "keys"))
             workers.start(keys=None)  # a stranger: nobody hears it
+            state["step"] = "starting"
+        elif state["step"] == "starting" and {0, 1} <= done.keys() and opened(gate):
             state["step"] = "joining"
         elif state["step"] == "joining" and min(done.get(0, 0), done.get(1, 0)) > 50:
             workers.processes[0].send_signal(signal.SIGINT)
@@ -119,13 +141,15 @@ def test_workers_join_leave_and_die_without_loss(
 
 
 def test_a_worker_ends_with_the_run_it_waited_for(
-    config: Config, workers: Workers, tmp_path: Path
+    config: Config, workers: Workers, gate: Path, tmp_path: Path
 ) -> None:
     keys = Keys.load(tmp_path / "keys")
     workers.start(keys=str(tmp_path / "keys"))  # before the run
-    asked = []
+    joined, asked = [], []
 
     def update(view: View) -> None:
+        if not joined and 0 in workers.names(view) and opened(gate):
+            joined.append(True)
         if workers.names(view).get(0, {}).get("done", 0) > 0 and not asked:
             asked.append(True)
             stop(view, keys)
