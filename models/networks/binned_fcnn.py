@@ -17,10 +17,10 @@ Recipe "thesis": points as they are (intensities in units in which the series re
 drawn anew, where the published code took all; it also predicted with BatchNorm in training mode,
 here it does not.
 
-Recipe "phasewatch": patterns standardised, points scaled per bin, the recipe's replicas, class
-weights, the best of the tried weights, and the share of samples that tells the classes learned from
-replicas that were not trained on (`Level`). Both end with BatchNorm's statistics taken of the
-trained weights, not of those on the way.
+Recipe "phasewatch": patterns smoothed and standardised, points scaled per bin, the recipe's
+replicas and mixtures of them, class weights, the best of the tried weights, and the share of
+samples that tells the classes learned from replicas that were not trained on (`Level`). Both end
+with BatchNorm's statistics taken of the trained weights, not of those on the way.
 """
 
 from typing import Any
@@ -31,20 +31,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from phasewatch.models.fit import Fit
-from phasewatch.models.networks.bins import (
-    BINS,
+from phasewatch.models.losses import balanced, divergence
+from phasewatch.models.networks.bin_points import (
     EPOCH,
-    HIDDEN,
-    TOGETHER,
-    Bins,
-    Grouped,
-    Level,
     Points,
     Progress,
     descend,
     is_thesis,
     ours,
     published,
+)
+from phasewatch.models.networks.bins import (
+    BINS,
+    HIDDEN,
+    SMOOTH,
+    TOGETHER,
+    Bins,
+    Grouped,
+    Level,
     votes,
 )
 from phasewatch.models.registry import n_outputs
@@ -78,9 +82,17 @@ class Samples(nn.Module):
 class BinnedFcnn(nn.Module):
     """The samples' network, and the vote of a curve's samples."""
 
-    def __init__(self, *, n_points: int, n_classes: int, bins: int, standardise: bool) -> None:
+    def __init__(
+        self, *, n_points: int, n_classes: int, bins: int, standardise: bool, smooth: int = 1
+    ) -> None:
         super().__init__()
-        self.bins = Bins(name="binned-fcnn", n_points=n_points, bins=bins, standardise=standardise)
+        self.bins = Bins(
+            name="binned-fcnn",
+            n_points=n_points,
+            bins=bins,
+            standardise=standardise,
+            smooth=smooth,
+        )
         self.samples = Samples(bins=bins, n_classes=n_classes)
         self.level = Level(n_outputs(n_classes))
 
@@ -103,7 +115,12 @@ class BinnedFcnn(nn.Module):
 
 
 def build(
-    *, n_points: int, n_classes: int, bins: int = BINS, standardise: bool = True
+    *,
+    n_points: int,
+    n_classes: int,
+    bins: int = BINS,
+    standardise: bool = True,
+    smooth: int = 1,
 ) -> nn.Module:
     """Make the network.
 
@@ -113,13 +130,17 @@ def build(
         Number of bins, each of 2 points at least.
     standardise
         Whether a pattern's own mean and deviation are taken out first.
+    smooth
+        Points, an odd number, over which intensities are averaged.
 
     Raises
     ------
     ModelError
-        `bins` does not fit `n_points`.
+        `bins` does not fit `n_points`, or `smooth` is even.
     """
-    return BinnedFcnn(n_points=n_points, n_classes=n_classes, bins=bins, standardise=standardise)
+    return BinnedFcnn(
+        n_points=n_points, n_classes=n_classes, bins=bins, standardise=standardise, smooth=smooth
+    )
 
 
 def fit(
@@ -155,14 +176,15 @@ def fit(
     """
     thesis = is_thesis(recipe)
     options: dict[str, Any] = {"bins": bins, "standardise": not thesis}
+    options["smooth"] = 1 if thesis else SMOOTH
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = BinnedFcnn(n_points=patterns.shape[1], n_classes=n_classes, **options)
         how: dict[str, Any]
         if thesis:
             net.bins.leave(series, axis)
-            shown = published(patterns, label, series, recipe, seed)
-            weight, every = np.ones(n_classes), 1
+            shown = published(patterns, label, series, n_classes, recipe, seed)
+            weight, every = None, 1
             how = {
                 "steps": recipe.epochs,
                 "decay": recipe.decay,
@@ -170,20 +192,20 @@ def fit(
                 "stop": good_enough,
             }
         else:
-            shown, held = ours(patterns, label, recipe, seed)
-            net.bins.scale(shown[0], axis)
-            weight, every = 1 / np.bincount(label, minlength=n_classes), EPOCH
+            shown, tried, held = ours(patterns, label, n_classes, recipe, seed)
+            net.bins.scale(shown.patterns, axis)
+            weight, every = balanced(label, n_classes), EPOCH
             how = {
                 "steps": recipe.epochs * EPOCH,
-                "held": Points.of(net.bins, *held),
+                "held": Points.of(net.bins, tried),
                 "enough": recipe.enough,
                 "patience": recipe.patience,
             }
-        points = Points.of(net.bins, *shown)
+        points = Points.of(net.bins, shown)
         steps, loss = descend(
             net.samples,
             points,
-            _loss(weight),
+            lambda logits, share: divergence(logits, share, weight),
             rate=recipe.rate,
             every=every,
             progress=progress,
@@ -193,16 +215,16 @@ def fit(
     net.eval()
     if not thesis:
         with torch.inference_mode():
-            net.level.fit(net(torch.from_numpy(held[0])), np.eye(n_classes)[held[1]])
+            net.level.fit(net(torch.from_numpy(held.patterns)), held.share)
     return Fit(net, options, epochs=-(-steps // every), loss=loss, notes={"steps": steps})
 
 
-def good_enough(loss: float, logits: Tensor, label: Tensor) -> bool:
+def good_enough(loss: float, logits: Tensor, share: Tensor) -> bool:
     """Say whether a step ends the thesis's recipe: a low loss, else a high accuracy."""
     if loss < LOW:
         return True
     found = logits[:, 0] > 0 if logits.shape[1] == 1 else logits.argmax(dim=1)
-    return float((found == label).double().mean()) > HIGH
+    return float((found == share.argmax(dim=1)).double().mean()) > HIGH
 
 
 @torch.no_grad()
@@ -218,18 +240,3 @@ def settle(net: nn.Module, points: Points) -> None:
         net(points.draw(DRAWN)[0])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-def _loss(weight: NDArray[np.float64]) -> Any:
-    """Return the cross entropy of samples, weighted by class."""
-    w = torch.from_numpy(weight.astype(np.float32))
-
-    def loss_of(logits: Tensor, label: Tensor) -> Tensor:
-        if logits.shape[1] > 1:
-            return nn.functional.cross_entropy(logits, label, weight=w)
-        each = nn.functional.binary_cross_entropy_with_logits(
-            logits[:, 0], label.to(logits.dtype), reduction="none"
-        )
-        return (w[label] * each).sum() / w[label].sum()
-
-    return loss_of

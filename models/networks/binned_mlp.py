@@ -16,10 +16,11 @@ steps, A_b of the training points. A step sees 1024 points of each bin, drawn an
 published code took all. Its tensor of originals was overwritten by the first replica; here they are
 kept.
 
-Recipe "phasewatch": patterns standardised, points scaled per bin, the recipe's replicas, class
-weights, the best of the tried weights, A_b of replicas that were not trained on, averaged over
-classes. Points do not vote, they say how sure they are: sums of w_b times the mean log-probability,
-and what sum tells the classes is learned from the same replicas and mixtures of them (`Level`).
+Recipe "phasewatch": patterns smoothed and standardised, points scaled per bin, the recipe's
+replicas and mixtures of them, class weights, the best of the tried weights, A_b of replicas that
+were not trained on, averaged over classes. Points do not vote, they say how sure they are: sums of
+w_b times the mean log-probability, and what sum tells the classes is learned from the same replicas
+(`Level`).
 """
 
 from typing import Any
@@ -30,21 +31,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from phasewatch.models.fit import Fit
-from phasewatch.models.networks.bins import (
-    BINS,
+from phasewatch.models.losses import balanced, divergence
+from phasewatch.models.networks.bin_points import (
     EPOCH,
-    HIDDEN,
-    TOGETHER,
-    Bins,
-    Grouped,
-    Level,
     Points,
     Progress,
-    between,
     descend,
     is_thesis,
     ours,
     published,
+)
+from phasewatch.models.networks.bins import (
+    BINS,
+    HIDDEN,
+    SMOOTH,
+    TOGETHER,
+    Bins,
+    Grouped,
+    Level,
     votes,
 )
 from phasewatch.models.registry import n_outputs
@@ -62,11 +66,24 @@ class BinnedMlp(nn.Module):
     weight: Tensor
 
     def __init__(
-        self, *, n_points: int, n_classes: int, bins: int, standardise: bool, soft: bool
+        self,
+        *,
+        n_points: int,
+        n_classes: int,
+        bins: int,
+        standardise: bool,
+        soft: bool,
+        smooth: int = 1,
     ) -> None:
         super().__init__()
         self.soft = soft
-        self.bins = Bins(name="binned-mlp", n_points=n_points, bins=bins, standardise=standardise)
+        self.bins = Bins(
+            name="binned-mlp",
+            n_points=n_points,
+            bins=bins,
+            standardise=standardise,
+            smooth=smooth,
+        )
         self.points = nn.Sequential(
             Grouped(bins, 2, HIDDEN), nn.ReLU(inplace=True), Grouped(bins, HIDDEN, n_classes)
         )
@@ -103,6 +120,7 @@ def build(
     bins: int = BINS,
     standardise: bool = True,
     soft: bool = True,
+    smooth: int = 1,
 ) -> nn.Module:
     """Make the network.
 
@@ -114,14 +132,21 @@ def build(
         Whether a pattern's own mean and deviation are taken out first.
     soft
         Whether points say how sure they are, rather than vote.
+    smooth
+        Points, an odd number, over which intensities are averaged.
 
     Raises
     ------
     ModelError
-        `bins` does not fit `n_points`.
+        `bins` does not fit `n_points`, or `smooth` is even.
     """
     return BinnedMlp(
-        n_points=n_points, n_classes=n_classes, bins=bins, standardise=standardise, soft=soft
+        n_points=n_points,
+        n_classes=n_classes,
+        bins=bins,
+        standardise=standardise,
+        soft=soft,
+        smooth=smooth,
     )
 
 
@@ -158,12 +183,14 @@ def fit(
     """
     thesis = is_thesis(recipe)
     options: dict[str, Any] = {"bins": bins, "standardise": not thesis, "soft": not thesis}
+    options["smooth"] = 1 if thesis else SMOOTH
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = BinnedMlp(n_points=patterns.shape[1], n_classes=n_classes, **options)
         if thesis:
             net.bins.leave(series, axis)
-            judged = points = Points.of(net.bins, *published(patterns, label, series, recipe, seed))
+            made = published(patterns, label, series, n_classes, recipe, seed)
+            judged = points = Points.of(net.bins, made)
             loss_of = _loss(None)
             every = 1
             how = {
@@ -173,15 +200,15 @@ def fit(
                 "drawn": DRAWN,
             }
         else:
-            shown, held = ours(patterns, label, recipe, seed)
-            net.bins.scale(shown[0], axis)
-            points, judged = Points.of(net.bins, *shown), Points.of(net.bins, *held)
-            loss_of = _loss(1 / np.bincount(label, minlength=n_classes))
+            replicas = ours(patterns, label, n_classes, recipe, seed)
+            net.bins.scale(replicas.shown.patterns, axis)
+            points, judged = (Points.of(net.bins, x) for x in (replicas.shown, replicas.held))
+            loss_of = _loss(balanced(label, n_classes))
             every = EPOCH
             how = {
                 "steps": recipe.epochs * EPOCH,
                 "rate": FASTER * recipe.rate,
-                "held": judged,
+                "held": Points.of(net.bins, replicas.tried),
                 "enough": recipe.enough,
                 "patience": recipe.patience,
             }
@@ -192,8 +219,7 @@ def fit(
     net.weight.copy_(torch.from_numpy(weight if believed else np.ones(bins)))
     if not thesis:
         with torch.inference_mode():
-            curves, share = between(held, recipe, seed)
-            net.level.fit(net(torch.from_numpy(curves)), share)
+            net.level.fit(net(torch.from_numpy(replicas.held.patterns)), replicas.held.share)
     notes = {
         "steps": steps,
         "separability": [round(float(a), 4) for a in correct],
@@ -213,25 +239,27 @@ def believability(accuracy: NDArray[np.float64], n_classes: int) -> NDArray[np.f
 def accuracy(
     net: nn.Module, points: Points, n_classes: int, *, by_class: bool
 ) -> NDArray[np.float64]:
-    """Return the share (B,) of points of each bin that are correct, or its mean over classes."""
-    there = torch.bincount(points.label, minlength=n_classes).double()
+    """Return the share (B,) of points of each bin that are correct, or its mean over classes.
+
+    Of points that are of one class each.
+    """
+    there = points.share.double().sum(dim=0)
     right = torch.zeros(len(points.position), n_classes, dtype=torch.float64)
     for which in torch.arange(len(points)).split(COUNTED):
-        x, y = points.take(which)
-        good = (net(x).argmax(dim=1) == y).double()
-        right += good @ nn.functional.one_hot(y, n_classes).double()
+        x, share = points.take(which)
+        good = (net(x).argmax(dim=1) == share.argmax(dim=1)).double()
+        right += good @ share.double()
     size = points.position.shape[1]
     shares = (right / (there * size)).mean(dim=1) if by_class else right.sum(dim=1) / len(points)
     found: NDArray[np.float64] = shares.numpy()
     return found
 
 
-def _loss(weight: NDArray[np.float64] | None) -> Any:
-    """Return the cross entropy of points, weighted by class, averaged over bins."""
-    w = None if weight is None else torch.from_numpy(weight.astype(np.float32))
+def _loss(weight: torch.Tensor | None) -> Any:
+    """Return the divergence of points, weighted by class, averaged over bins."""
 
-    def loss_of(score: Tensor, label: Tensor) -> Tensor:
-        each = nn.functional.cross_entropy(score, label.expand(len(score), -1), weight=w)
-        return each
+    def loss_of(score: Tensor, share: Tensor) -> Tensor:
+        each = score.transpose(1, 2).flatten(0, 1)
+        return divergence(each, share.repeat(len(score), 1), weight)
 
     return loss_of

@@ -1,14 +1,13 @@
 """Patterns cut into bins of points, and what both binned networks do with them.
 
 A pattern of N points is cut into B bins of ``size = N // B`` points each; up to B - 1 points at its
-end are left out. A point is a pair (two theta, intensity), scaled per bin as (v - centre) / spread.
+end are left out. A point is a pair (two theta, intensity), scaled per bin as (v - centre) / spread;
+with our recipe the intensity is the mean over `SMOOTH` points, of which a network that sees one at
+a time cannot take a mean itself.
 Tensors are (B, features, points): the bins' networks are B matrix products at once.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,41 +16,25 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from phasewatch.models.augment import replicate
 from phasewatch.models.errors import ModelError
-from phasewatch.models.mixing import mix
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-Int64 = NDArray[np.int64]
-Progress = Callable[[int, int, float], None]
 
 HIDDEN = 150
 BINS = 15  # of the published code; chapter 4 also shows 18
 TOGETHER = 4  # patterns in one forward: 10 MB of hidden values at 4023 points
-HELD_OUT = 4  # replicas of each labelled pattern
-LOOK = 2048  # held-out points of each bin that the loss is taken of
-GAIN = 1e-3  # of the loss; less does not count as falling
-
-# Points of each bin in one step. 128 of 15 bins keep the hidden values within 1.2 MB, a
-# second-level cache: 2 ms a step. 1024 take 20 ms or more.
-DRAWN = 128
-EPOCH = 40  # steps
-
-# Replicas for networks that see one point at a time have a quarter of the recipe's shift, stretch
-# and warp: a point has no neighbours by which to know a peak that has moved or grown.
-MILDER = 4
-MORE = 4  # times the recipe's replicas; points are drawn from them, so they cost memory only
-
+SMOOTH = 5  # points; less noise: 4 to 8 frames nearer to the boundary of (Mg0.2Fe0.8)O, 9 no better
 LARGEST = 45.90664283740434  # corrected intensity of the published set, whose smallest is about 0
 
 
 class Bins(nn.Module):
     """Patterns (n, N) to scaled points (B, 2, n * size), two theta first.
 
-    With `standardise` a pattern's own mean and deviation are taken out first. `axis` (n_points,)
-    is two theta as it was; with it, weights do not fit a card of another number of points, though
-    the points left out at the end may be all that differs.
+    With `standardise` a pattern's own mean and deviation are taken out first; `smooth` is over how
+    many points, an odd number, its intensities are averaged before. `axis` (n_points,) is two theta
+    as it was; with it, weights do not fit a card of another number of points, though the points
+    left out at the end may be all that differs.
     """
 
     axis: Tensor
@@ -59,14 +42,19 @@ class Bins(nn.Module):
     centre: Tensor
     spread: Tensor
 
-    def __init__(self, *, name: str, n_points: int, bins: int, standardise: bool) -> None:
+    def __init__(
+        self, *, name: str, n_points: int, bins: int, standardise: bool, smooth: int = 1
+    ) -> None:
         super().__init__()
+        if smooth < 1 or smooth % 2 == 0:
+            raise ModelError(f"{name}: smooth={smooth}: an odd number of points")
         if not 1 <= bins <= n_points // 2:
             raise ModelError(
                 f"{name}: bins={bins} for n_points={n_points}: 1 to {max(n_points // 2, 1)}, "
                 f"so that each has 2 points"
             )
         self.bins, self.size, self.standardise = bins, n_points // bins, standardise
+        self.smooth = smooth
         self.register_buffer("axis", torch.zeros(n_points, dtype=torch.float64))
         edge = math.sqrt(3)  # where a uniform distribution of unit variance ends
         self.register_buffer("position", torch.linspace(-edge, edge, self.size).repeat(bins, 1))
@@ -105,6 +93,10 @@ class Bins(nn.Module):
         return self.axis[: self.bins * self.size].reshape(self.bins, self.size).clone()
 
     def _cut(self, patterns: Tensor) -> Tensor:
+        if self.smooth > 1:
+            patterns = nn.functional.avg_pool1d(
+                patterns.unsqueeze(1), self.smooth, 1, self.smooth // 2, count_include_pad=False
+            )[:, 0]
         if self.standardise:
             deviation, mean = torch.std_mean(patterns, dim=1, keepdim=True)
             patterns = (patterns - mean) / deviation.clamp(min=torch.finfo(torch.float32).tiny)
@@ -129,45 +121,6 @@ def votes(soft: Tensor, hard: Tensor) -> Tensor:
     """Return the 0s and 1s of `hard`, through which gradients pass as through `soft`."""
     hard = hard.to(soft.dtype)
     return hard + (soft - soft.detach()) if soft.requires_grad else hard
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Points:
-    """The points of m labelled patterns.
-
-    Attributes
-    ----------
-    intensity
-        (m * size, B), scaled.
-    position
-        (B, size), scaled.
-    label
-        (m,) int64.
-    """
-
-    intensity: Tensor
-    position: Tensor
-    label: Tensor
-
-    @classmethod
-    def of(cls, bins: Bins, patterns: Float32, label: Int64) -> "Points":
-        """Cut `patterns` (m, N) into points."""
-        x = bins.scaled(torch.from_numpy(patterns))
-        return cls(x.transpose(1, 2).flatten(0, 1), bins.position, torch.from_numpy(label))
-
-    def __len__(self) -> int:
-        return len(self.intensity)
-
-    def take(self, which: Tensor) -> tuple[Tensor, Tensor]:
-        """Return points (B, 2, s) and their labels (s,): of `which` (s,), the same in each bin."""
-        size = self.position.shape[1]
-        x = torch.stack([self.position[:, which % size], self.intensity[which].T], dim=1)
-        return x, self.label[which // size]
-
-    def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """Return `n` points of each bin by chance, or all if there are no more."""
-        which = torch.arange(len(self)) if len(self) <= n else torch.randint(len(self), (n,))
-        return self.take(which)
 
 
 class Level(nn.Module):
@@ -217,119 +170,3 @@ class Level(nn.Module):
         gain, *offset = minimize(objective, start, jac=True, method="L-BFGS-B").x
         self.gain.fill_(gain / width)
         self.offset.copy_(torch.from_numpy(np.array(offset) - gain * mean / width))
-
-
-def published(patterns: Float32, label: Int64, series: Float32, recipe: Any, seed: int) -> Any:
-    """Return the labelled patterns, and replicas of each with one-sided uniform noise."""
-    rng = np.random.default_rng([seed, 0])
-    amplitude = recipe.noise * (np.nanmax(series) - np.nanmin(series))
-    noise = rng.random((recipe.replicas, *patterns.shape), np.float32)
-    noisy = patterns + np.float32(amplitude) * noise
-    whole = np.concatenate([patterns, noisy.reshape(-1, patterns.shape[1])])
-    return whole, np.tile(label, 1 + recipe.replicas)
-
-
-def ours(patterns: Float32, label: Int64, recipe: Any, seed: int) -> tuple[Any, Any]:
-    """Return replicas to train on, the labelled patterns among them, and others held out."""
-    how = recipe.augmentation
-    milder = replace(
-        how, shift=how.shift / MILDER, stretch=how.stretch / MILDER, warp=how.warp / MILDER
-    )
-    sets = []
-    for stream, replicas in ((0, MORE * recipe.replicas), (1, HELD_OUT)):
-        rng = np.random.default_rng([seed, stream])
-        made = replicate(np.tile(patterns, (replicas, 1)), rng, milder)
-        sets.append((made, np.tile(label, replicas)))
-    (made, of), held = sets
-    return (np.concatenate([patterns, made]), np.concatenate([label, of])), held
-
-
-def between(held: tuple[Float32, Int64], recipe: Any, seed: int) -> tuple[Float32, Float32]:
-    """Return the curves `held` and mixtures of them, and the share of each class in them."""
-    patterns, label = np.tile(held[0], (2, 1)), np.tile(held[1], 2)
-    mixed = mix(
-        patterns,
-        np.ones(len(label), np.int64),
-        label,
-        n_classes=int(label.max()) + 1,
-        portion=recipe.mixed,
-        rng=np.random.default_rng([seed, 2]),
-    )
-    return mixed.patterns, mixed.share
-
-
-def descend(
-    net: nn.Module,
-    points: Points,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    *,
-    steps: int,
-    rate: float,
-    decay: float = 0.0,
-    drawn: int = DRAWN,
-    every: int = EPOCH,
-    held: Points | None = None,
-    enough: float = 0.0,
-    patience: int = 0,
-    stop: Callable[[float, Tensor, Tensor], bool] | None = None,
-    progress: Progress | None = None,
-) -> tuple[int, float]:
-    """Train `net` in place with Adam on points drawn anew each step.
-
-    With `held` the rate falls along a cosine, the net is tried every `every` steps, the best
-    weights are kept, and it ends when the loss is below `enough` or has not fallen by `GAIN` for
-    `patience` tries. Without it ends when `stop` says so of a step's loss, outputs and labels.
-
-    Returns
-    -------
-    tuple
-        The steps that were run, and the held-out or last loss.
-
-    Raises
-    ------
-    ModelError
-        The loss is not finite.
-    """
-    optimiser = torch.optim.Adam(net.parameters(), lr=rate, weight_decay=decay)
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    look = held.draw(LOOK) if held is not None else None
-    best, lowest, kept, since = math.inf, math.inf, net.state_dict(), 0
-    net.train()
-    for step in range(1, steps + 1):
-        x, y = points.draw(drawn)
-        optimiser.zero_grad()
-        out = net(x)
-        objective = loss_of(out, y)
-        objective.backward()
-        optimiser.step()
-        loss = float(objective.detach())
-        ended = stop is not None and stop(loss, out.detach(), y)
-        if look is not None:
-            fall.step()
-        if step % every and step < steps and not ended:
-            continue
-        if look is not None:
-            net.eval()
-            with torch.inference_mode():
-                loss = float(loss_of(net(look[0]), look[1]))
-            net.train()
-            if loss < best:
-                best, kept = loss, {k: v.clone() for k, v in net.state_dict().items()}
-            since = 0 if loss < (1 - GAIN) * lowest else since + 1
-            lowest = min(lowest, loss) if since == 0 else lowest
-            ended = loss < enough or since >= patience
-        if not math.isfinite(loss):
-            raise ModelError(f"training diverged in step {step}: the loss is {loss}")
-        if progress is not None:
-            progress(math.ceil(step / every), math.ceil(steps / every), loss)
-        if ended:
-            break
-    if look is None:
-        return step, loss
-    net.load_state_dict(kept)
-    return step, best
-
-
-def is_thesis(recipe: Any) -> bool:
-    """Say whether `recipe` is that of the thesis."""
-    return getattr(recipe, "name", "phasewatch") == "thesis"

@@ -5,7 +5,7 @@ from torch import nn
 
 from phasewatch.models import create
 from phasewatch.models.networks import binned_fcnn
-from phasewatch.models.networks.bins import Points
+from phasewatch.models.networks.bin_points import Points
 from phasewatch.models.predict import eager
 
 
@@ -60,20 +60,23 @@ def test_several_classes_vote():
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_what_ends_the_recipe_of_the_thesis(outputs):
     label = torch.tensor([0, 1] * 100)
+    share = torch.eye(max(outputs, 2))[label]
     right = torch.eye(3)[label] if outputs == 3 else label[:, None] - 0.5
     wrong = right.flip(0)
-    assert binned_fcnn.good_enough(0.149, wrong, label)
-    assert not binned_fcnn.good_enough(0.15, wrong, label)
-    assert binned_fcnn.good_enough(9.0, right, label)
+    assert binned_fcnn.good_enough(0.149, wrong, share)
+    assert not binned_fcnn.good_enough(0.15, wrong, share)
+    assert binned_fcnn.good_enough(9.0, right, share)
     almost = right.clone()
     almost[:2] = wrong[:2]
-    assert not binned_fcnn.good_enough(9.0, almost, label)  # 0.99 is not above 0.99
+    assert not binned_fcnn.good_enough(9.0, almost, share)  # 0.99 is not above 0.99
 
 
 def test_settled_statistics_are_those_of_all_samples():
     torch.manual_seed(0)
     net = binned_fcnn.Samples(bins=2, n_classes=2)
-    points = Points(3 + 2 * torch.randn(500, 2), torch.randn(2, 5), torch.zeros(100).long())
+    points = Points(
+        3 + 2 * torch.randn(500, 2), torch.randn(2, 5), torch.eye(2)[torch.zeros(100).long()]
+    )
     net(points.draw(16)[0])
     binned_fcnn.settle(net, points)
     every = net.hidden(points.take(torch.arange(500))[0]).flatten(0, 1)

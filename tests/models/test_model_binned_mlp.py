@@ -6,7 +6,7 @@ import torch
 
 from phasewatch.models import create
 from phasewatch.models.networks import binned_mlp
-from phasewatch.models.networks.bins import Points
+from phasewatch.models.networks.bin_points import Points
 
 
 def net_of(bins=5, n_classes=2, n_points=52, **options):
@@ -70,7 +70,8 @@ def test_accuracy_over_points_and_over_classes(monkeypatch):
     # two bins of 4 points, three patterns of class 0, one of class 1; the first says 0 always
     score = torch.zeros(2, 2, 1)
     score[0, 0] = score[1, 1] = 1.0
-    points = Points(torch.zeros(16, 2), torch.zeros(2, 4), torch.tensor([0, 0, 1, 0]))
+    share = torch.eye(2)[torch.tensor([0, 0, 1, 0])]
+    points = Points(torch.zeros(16, 2), torch.zeros(2, 4), share)
 
     def always(x):
         return score.expand(2, 2, x.shape[2])
