@@ -111,6 +111,9 @@ class Stream:
         """Go on with `run`, of which `n` items have come, at what comes from now on."""
         self.connect()
         self._run, self._first = run, n
+        told: Callable[[RunStart], None] | None = getattr(self._decode, "resume", None)
+        if told is not None:
+            told(run)
 
     def lend(self, allocate: Allocate) -> None:
         """Have frames written into memory that `allocate` gives."""
@@ -180,11 +183,12 @@ class Stream:
 
     def _begin(self, began: Began, run_id: str) -> RunStart:
         self._heard = self._clock()
+        settings = {"series": began.series, "timed": began.timed}
         self._run = RunStart(
             run_id=run_id,
             source=f"{self._scheme}:{self.address}"[:4096],
             items={"frame": began.frame},
-            **{**began.facts, "settings": {"series": began.series, "timed": began.timed}},
+            **{**began.facts, "settings": {**began.settings, **settings}},
         )
         return self._run
 
