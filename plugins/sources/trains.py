@@ -8,13 +8,19 @@ frame to a train the id is the train id.
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 _DIGITS = re.compile(r"[0-9]{1,18}")
 NS, ATTO_PER_NS = 10**9, 10**9
 
 
-def pulse_id(train: int, pulse: int, pulses_per_train: int) -> int:
+Number = TypeVar("Number", int, NDArray[np.int64])
+
+
+def pulse_id(train: Number, pulse: Number, pulses_per_train: int) -> Number:
     """Return the id of the frame of `pulse` (from 0) in `train`."""
     return train * pulses_per_train + pulse
 
