@@ -81,8 +81,8 @@ def items_of(
     counts = [max(module.get(train, none).count for module in modules) for train in trains]
     most = max(counts, default=0)
     if most > MAX_PULSES:
-        train = trains[counts.index(most)]
-        raise PipelineError(f"train {train} has {most} pulses by its index, at most {MAX_PULSES}")
+        full = trains[counts.index(most)]
+        raise PipelineError(f"train {full} has {most} pulses by its index, at most {MAX_PULSES}")
     taken = np.arange(most)[pulses]
     which, position = np.nonzero(taken < np.array(counts, np.int64)[:, None])
     if not len(which):
