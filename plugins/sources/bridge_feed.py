@@ -71,9 +71,12 @@ class BridgeFeed:
     def receive(self, timeout_ms: int) -> list[memoryview] | None:
         """Return the parts of the next train; where ZeroMQ has them, no copy."""
         self._look()
-        self._ask()
-        if not self._socket.poll(timeout_ms):
-            return None
+        # An answer that came before the connection was lost is there by now; to ask again would
+        # discard it.
+        if not self._socket.poll(0):
+            self._ask()
+            if not self._socket.poll(timeout_ms):
+                return None
         frames = self._socket.recv_multipart(copy=False)
         self._asked = False
         self._ask()

@@ -9,6 +9,7 @@ from karabo_bridge import ServerInThread
 
 from phasewatch.pipeline.batch import Failure
 from phasewatch.pipeline.plugin import Source
+from phasewatch.plugins.sources.stream import Stream
 
 DETECTOR = "X/DET/LAMBDA:out"
 SERVERS = {"REQ": "REP", "PULL": "PUSH", "SUB": "PUB"}
@@ -59,3 +60,18 @@ def take(source: Source, n: int = 1 << 30) -> list[Item]:
 
 def numbers(items: list[Item]) -> list[int]:
     return [n for n, _ in items]
+
+
+def idle(source: Stream, after: int = 0) -> None:
+    """Have `source` find that nothing came for long, once `after` messages came and no more did."""
+    receive, source._idle_timeout_s = source._feed.receive, 60.0
+    now, came = [0.0], [0]
+
+    def received(timeout_ms: int) -> Any:
+        message = receive(timeout_ms)
+        came[0] += message is not None
+        now[0] += 100.0 * (message is None and came[0] >= after)
+        return message
+
+    source._feed.receive = received
+    source._clock = lambda: now[0]

@@ -15,10 +15,12 @@ from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.ledger import Gaps
 from phasewatch.pipeline.plugin import open_source
+from phasewatch.plugins.bridge_wire import decode
+from phasewatch.plugins.sources.bridge_feed import BridgeFeed
 from phasewatch.plugins.sources.karabo_bridge import Trains
 from phasewatch.plugins.sources.stream import Stream
 
-from .bridge import DETECTOR, SERVERS, fed, image, numbers, serving, take
+from .bridge import DETECTOR, SERVERS, fed, idle, image, numbers, serving, take
 from .test_bridge_wire import VERSIONS, version_1_0, version_2_2, views
 
 Opener = Callable[..., Stream]
@@ -51,20 +53,6 @@ def push() -> Iterator["zmq.Socket[bytes]"]:
 
 def address(socket: "zmq.Socket[bytes]") -> str:
     return socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0")
-
-
-def idle(source: Stream) -> None:
-    """Have `source` find that nothing came for long, as soon as nothing comes."""
-    receive, source._idle_timeout_s = source._feed.receive, 60.0
-    now = [0.0]
-
-    def received(timeout_ms: int) -> Any:
-        message = receive(timeout_ms)
-        now[0] += 100.0 * (message is None)
-        return message
-
-    source._feed.receive = received
-    source._clock = lambda: now[0]
 
 
 def assert_images(items: list[tuple[int, Any]], trains: range) -> None:
@@ -153,6 +141,23 @@ def test_server_that_is_started_again(opened: Opener, kind: str) -> None:
     for first in (10, 20):  # twice: with a request under way each time
         with serving([fed(n) for n in range(first, first + 3)], endpoint, sock=SERVERS[kind]):
             assert_images(take(items, 3), range(first, first + 3))
+
+
+def test_answer_that_came_before_the_connection_was_lost_is_taken() -> None:
+    with serving([fed(n) for n in range(2)]) as server:
+        feed = BridgeFeed(server.endpoint, "REQ")
+        feed.open()
+        while feed.receive(100) is None:
+            pass
+        assert feed._socket.poll(60_000)  # the second, which was asked for, is here
+        while not feed._up:
+            feed._look()
+    while feed._up:
+        feed._look()
+    answer = feed.receive(0)
+    assert answer is not None
+    assert decode(answer)[DETECTOR].metadata["timestamp.tid"] == 1
+    feed.close()
 
 
 def test_server_that_comes_late(opened: Opener) -> None:
