@@ -29,7 +29,7 @@ NUMBERS = {"label": "labelIndex", "novelty": "novelty"}
 def open_sink(
     *,
     address: str,
-    type: Kind = "REP",
+    socket: Kind = "REP",
     source: str = "PHASEWATCH/RESULT:output",
     queue: Annotated[int, Field(ge=1, le=10_000)] = 64,
 ) -> "KaraboBridge":
@@ -39,7 +39,7 @@ def open_sink(
     ----------
     address
         Where to bind; loopback or ipc only, the bridge has no keys.
-    type
+    socket
         ``REP`` (each request has the oldest result that waits), ``PUSH`` (each result to one of
         the clients), ``PUB`` (each to all; the slow lose results).
     source
@@ -47,7 +47,7 @@ def open_sink(
     queue
         Results that wait for a slow client; where there are more, the oldest is dropped.
     """
-    return KaraboBridge(Outbox(type, address, queue), source)
+    return KaraboBridge(Outbox(socket, address, queue), source)
 
 
 class KaraboBridge:

@@ -56,7 +56,7 @@ def opened() -> Iterator[Callable[..., KaraboBridge]]:
     sinks: list[KaraboBridge] = []
 
     def start(kind: str, run: RunStart = RUN, **options: Any) -> KaraboBridge:
-        sink = open_sink("karabo-bridge", address="tcp://127.0.0.1:*", type=kind, **options)
+        sink = open_sink("karabo-bridge", address="tcp://127.0.0.1:*", socket=kind, **options)
         assert isinstance(sink, KaraboBridge)
         sink.start(run)
         sinks.append(sink)
@@ -228,8 +228,8 @@ def test_what_waits_at_the_end_is_still_taken(opened: Callable[..., KaraboBridge
 def test_no_other_host_may_reach_it() -> None:
     with pytest.raises(PipelineError, match="sockets bind to loopback only"):
         open_sink("karabo-bridge", address="tcp://*:5555")
-    with pytest.raises(PipelineError, match="key 'type'"):
-        open_sink("karabo-bridge", address="tcp://127.0.0.1:*", type="REQ")
+    with pytest.raises(PipelineError, match="key 'socket'"):
+        open_sink("karabo-bridge", address="tcp://127.0.0.1:*", socket="REQ")
 
 
 def test_address_in_use(opened: Callable[..., KaraboBridge]) -> None:
