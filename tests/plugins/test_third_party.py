@@ -72,7 +72,7 @@ def test_options_are_checked_by_its_signature() -> None:
 
 def test_without_it() -> None:
     with pytest.raises(
-        PipelineError, match="source 'beam7' is not known; there are: .*hdf5, images"
+        PipelineError, match=r"source 'beam7' is not known; there are: .*hdf5, images"
     ):
         open_source("beam7:hutch")
 
