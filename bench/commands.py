@@ -1,9 +1,10 @@
 """The commands of this package."""
 
+import json
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,9 +17,17 @@ class _Layout(StrEnum):
     p022 = "p022"
 
 
+class _Server(StrEnum):
+    rep = "REP"
+    push = "PUSH"
+
+
 class _Kind(StrEnum):
     frames = "frames"
     patterns = "patterns"
+
+
+KINDS: dict[_Server, Literal["REP", "PUSH"]] = {_Server.rep: "REP", _Server.push: "PUSH"}
 
 
 def simulate(
@@ -185,6 +194,28 @@ def inference(json_file: Json = None) -> None:
     inference.report(json_file)
 
 
+def bridge(
+    frames: Annotated[int, typer.Option(min=2, help="Full frames of the run, 5.7 MB each.")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians are compared.")] = 5,
+    socket: Annotated[_Server, typer.Option(help="The server's socket.")] = _Server.rep,
+    json_file: Json = None,
+) -> None:
+    """Take a run of 2M frames from a Karabo bridge: its own client alone, and into our ring."""
+    from rich.console import Console
+
+    from phasewatch.bench.bridge import measure
+
+    with Console(stderr=True).status("bridge") as status:
+        found = measure(KINDS[socket], frames, rounds, status.update)
+    for who, rate in found["median_hz"].items():
+        cpu = found["client_cpu_ms"][who]
+        typer.echo(f"{who:14} {rate:7.1f} frames/s, {cpu:4.1f} ms of the client's processor each")
+    typer.echo(f"into the ring over bridge alone: {found['ratio']:.2f}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1) + "\n")
+        typer.echo(f"report: {json_file}")
+
+
 bench = typer.Typer(
     help="Measure on this machine: one scenario each, with options of its own.",
     no_args_is_help=True,
@@ -192,5 +223,10 @@ bench = typer.Typer(
 )
 bench.__doc__ = "Measure on this machine: reduction, inference, load, what a user would write."
 # One line per scenario, in the order in which the help shows them.
-for _name, _scenario in {"reduction": reduction, "inference": inference, **LOAD}.items():
+OURS: dict[str, Callable[..., None]] = {
+    "reduction": reduction,
+    "inference": inference,
+    "bridge": bridge,
+}
+for _name, _scenario in {**OURS, **LOAD}.items():
     bench.command(_name)(_scenario)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -32,7 +32,11 @@ IDLE = 20  # times that a source says "nothing yet", each 0.1 s at most: a recor
 
 
 def open_source(
-    target: str, *, via: str = "", speed: Annotated[float, Field(ge=0)] = 0.0
+    target: str,
+    *,
+    via: str = "",
+    options: dict[str, Any] | None = None,
+    speed: Annotated[float, Field(ge=0)] = 0.0,
 ) -> "WireSource | SocketReplay":
     """Replay the recording `target`.
 
@@ -40,14 +44,16 @@ def open_source(
     ----------
     via
         The scheme of the source that is to get it through a socket; empty: our own protocol, from
-        the file.
+        the file. It has to take what a PUSH socket sends.
+    options
+        The keys of that source, e.g. ``{type = "PULL", name = "..."}`` of ``karabo-bridge``.
     speed
         1: at the intervals at which the messages came; 0: as fast as they are taken.
     """
     path = Path(target)
     if not path.is_file():
         raise PipelineError(f"wire:{target}: there is no such file")
-    return SocketReplay(path, via, speed) if via else WireSource(path, speed)
+    return SocketReplay(path, via, options or {}, speed) if via else WireSource(path, speed)
 
 
 class WireSource:
@@ -110,12 +116,16 @@ class WireSource:
 class SocketReplay:
     """The source `via`, fed from a recording through a socket of this host."""
 
-    def __init__(self, path: Path, via: str, speed: float) -> None:
+    def __init__(self, path: Path, via: str, options: dict[str, Any], speed: float) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="phasewatch-wire-")
         address = f"ipc://{self._folder.name}/wire"
         self._stopped = Event()
+        try:
+            self._inner: Source = open_any(f"{via}:{address}", **options)
+        except PipelineError:
+            self._folder.cleanup()
+            raise
         self._socket = RawSocket("push", address, bind=True, hwm=HIGH_WATER)
-        self._inner: Source = open_any(f"{via}:{address}")
         self._thread = Thread(target=self._feed, args=(path, speed), name="wire", daemon=True)
         self._error: Exception | None = None
 

@@ -12,133 +12,29 @@ that is known by its number but cannot be had is a `Failure`; what comes next is
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import MessageError
+from phasewatch.plugins.sources.found import Began, Decoder, Ended, Feed, Found, Frame, Lost
 from phasewatch.plugins.sources.frames import Allocate, own_memory, read_frames
-from phasewatch.plugins.sources.trust import check_item
+
+__all__ = ["Began", "Decoder", "Ended", "Feed", "Found", "Frame", "Lost", "Stream"]
 
 POLL_MS = 100
-INT64 = np.iinfo(np.int64)
 WAITING_S = 3.0  # then a user is told what is waited for
+LONGEST = 500  # characters of an error, which may quote the peer
 
 _log = structlog.get_logger(__name__)
-
-
-class Feed(Protocol):
-    """Where messages come from.
-
-    Attributes
-    ----------
-    address
-        For people; once open, with the port that was free.
-    """
-
-    address: str
-
-    def open(self) -> None:
-        """Connect; raises PipelineError."""
-
-    def receive(self, timeout_ms: int) -> Any | None:
-        """Return the next message, waiting at most `timeout_ms`; None where none came."""
-
-    def close(self) -> None:
-        """Let go of it; may be called twice, and before `open`."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Began:
-    """A run begins.
-
-    Attributes
-    ----------
-    frame
-        What each of its frames is like.
-    series
-        Tells one run from the next where the protocol does; "" is of any run.
-    timed
-        Whether each frame comes with its time.
-    facts
-        Fields of `RunStart` that the protocol knows: ``expected``, ``wavelength_m``, ...
-    """
-
-    frame: ItemSpec
-    series: str = ""
-    timed: bool = False
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_item(self.frame, "frame")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Frame:
-    """One frame, not yet decoded.
-
-    Attributes
-    ----------
-    id
-        Its number, in the facility's count.
-    frame
-        What it is like.
-    write
-        Writes it into an array (height, width) of that kind, or raises PipelineError.
-    t_acq
-        ns UTC, of the detector.
-    """
-
-    id: int
-    frame: ItemSpec
-    write: Callable[[NDArray[Any]], None]
-    t_acq: int | None = None
-    series: str = ""
-
-    def __post_init__(self) -> None:
-        _check_id(self.id)
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """An item that is known to be, and cannot be had."""
-
-    id: int
-    error: str
-    series: str = ""
-
-    def __post_init__(self) -> None:
-        _check_id(self.id)
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The run is over."""
-
-    series: str = ""
-
-
-Found = Began | Frame | Lost | Ended
-
-
-class Decoder(Protocol):
-    """Knows a protocol; what it must remember between messages, it keeps."""
-
-    def __call__(self, message: Any) -> Iterable[Found]:
-        """Say what is in `message`.
-
-        Raises
-        ------
-        MessageError
-            It is none of the protocol; PipelineError: nothing that follows can be used.
-        """
 
 
 class Stream:
@@ -195,16 +91,17 @@ class Stream:
             began, said = self._clock(), False
             for found in self._found:
                 if isinstance(found, Began):
-                    return self._begin(found, f"{self._scheme}-{uuid.uuid4().hex[:12]}")
-                if found is not None:
+                    try:
+                        return self._begin(found, f"{self._scheme}-{uuid.uuid4().hex[:12]}")
+                    except ValidationError as error:
+                        self._refuse("no usable start", str(error))
+                elif found is not None:
                     self._refuse("before a start", "an item of a run whose start was not seen")
                 elif not said and self._clock() - began > WAITING_S:
                     _log.info("waiting for a run", address=self.address, last=self.last_error)
                     said = True
-            refused = self.refused.total()
             raise PipelineError(
-                f"{self._scheme}:{self.address}: no run in {self._idle_timeout_s} s; "
-                + (f"{refused} refused, last: {self.last_error}" if refused else "nothing came")
+                f"{self._scheme}:{self.address}: no run in {self._idle_timeout_s} s; {self._why()}"
             )
         except BaseException:
             self.close()
@@ -214,6 +111,9 @@ class Stream:
         """Go on with `run`, of which `n` items have come, at what comes from now on."""
         self.connect()
         self._run, self._first = run, n
+        told: Callable[[RunStart], None] | None = getattr(self._decode, "resume", None)
+        if told is not None:
+            told(run)
 
     def lend(self, allocate: Allocate) -> None:
         """Have frames written into memory that `allocate` gives."""
@@ -222,6 +122,7 @@ class Stream:
     def __iter__(self) -> Iterator[Batch | Failure | None]:
         """Yield what comes, numbered in the order in which it came, until the run ends."""
         seq, together = self._first, list[Frame]()
+        self._heard = self._clock()  # the other processes may have taken long to start
         for found in self._found:
             if isinstance(found, Frame) and self._ours(found.series):
                 together.append(found)
@@ -237,6 +138,9 @@ class Stream:
             elif self._ends(found):
                 break
             yield None
+        else:
+            if self._open:
+                _log.warning("idle: the run is over", address=self.address)
         self.close()
 
     def close(self) -> None:
@@ -260,21 +164,31 @@ class Stream:
             if message is not None:
                 try:
                     yield from self._decode(message)
-                except MessageError as error:
+                except (MessageError, ValidationError) as error:
                     self._refuse("not understood", str(error))
+                except PipelineError:
+                    yield None  # what came before it is taken
+                    raise
+            yield None
             idle = self._clock() - self._heard
             if self._idle_timeout_s is not None and idle > self._idle_timeout_s:
-                _log.warning("idle: the run is over", address=self.address)
                 return
-            yield None
+
+    def _why(self) -> str:
+        """Say why there is no run."""
+        refused = self.refused.total()
+        came = f"{refused} refused, last: {self.last_error}" if refused else "nothing came"
+        state = getattr(self._feed, "state", "")
+        return f"{came} ({state})" if state else came
 
     def _begin(self, began: Began, run_id: str) -> RunStart:
         self._heard = self._clock()
+        settings = {"series": began.series, "timed": began.timed}
         self._run = RunStart(
             run_id=run_id,
             source=f"{self._scheme}:{self.address}"[:4096],
             items={"frame": began.frame},
-            **{**began.facts, "settings": {"series": began.series, "timed": began.timed}},
+            **{**began.facts, "settings": {**began.settings, **settings}},
         )
         return self._run
 
@@ -320,15 +234,11 @@ class Stream:
                 yield replace(item, seq=seq + item.seq, t_acq=t_acq)
 
     def _refuse(self, kind: str, text: str) -> None:
+        text = " ".join(text.split())[:LONGEST]
         self.refused[kind] += 1
         self.last_error = f"{kind}: {text}"
         if self.refused[kind] == 1:
             _log.warning("message refused", address=self.address, kind=kind, text=text)
-
-
-def _check_id(number: int) -> None:
-    if type(number) is not int or not INT64.min <= number <= INT64.max:
-        raise MessageError(f"number {number!r:.40}: not an integer of 64 bits")
 
 
 def _said(spec: ItemSpec) -> str:
