@@ -52,15 +52,18 @@ class Began:
     series
         Tells one run from the next where the protocol does; "" is of any run.
     timed
-        Whether each frame comes with its time.
+        Whether each frame comes with its time; None: the first that comes says.
     facts
         Fields of `RunStart` that the protocol knows: ``expected``, ``wavelength_m``, ...
+    settings
+        What the decoder has to be told again where the run is resumed.
     """
 
     frame: ItemSpec
     series: str = ""
-    timed: bool = False
+    timed: bool | None = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_item(self.frame, "frame")
@@ -120,7 +123,14 @@ Found = Began | Frame | Lost | Ended
 
 
 class Decoder(Protocol):
-    """Knows a protocol; what it must remember between messages, it keeps."""
+    """Knows a protocol; what it must remember between messages, it keeps.
+
+    Where it has a method ``resume(run)``, that is called when it is to go on with a run that began
+    in another process; the ``settings`` of its `Began` are in those of `run`.
+
+    Where it has a method ``rest()``, that is called when nothing more will come, and gives, as a
+    call does, what it still held back.
+    """
 
     def __call__(self, message: Any) -> Iterable[Found]:
         """Say what is in `message`.
