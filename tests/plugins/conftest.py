@@ -1,11 +1,20 @@
-"""Makes small LAMBDA runs."""
+"""Makes small LAMBDA runs, reads recordings of DECTRIS streams, and sends messages to sources."""
 
-from collections.abc import Callable, Sequence
+import io
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import cbor2
 import h5py
 import numpy as np
 import pytest
+import zmq
+
+from phasewatch.pipeline.plugin import open_source
+from phasewatch.plugins.sources.stream import Stream
 
 SHAPE = (20, 30)
 TRANSLATIONS = ((0, 0, 0), (-2, 25, 0), (-2, 50, 0))
@@ -51,3 +60,66 @@ def lambda_run(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+class _Plain(pickle.Unpickler):
+    """Unpickles lists and bytes, nothing that has a name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+
+@pytest.fixture(scope="session")
+def v2_recording(data_dir: Path) -> list[list[bytes]]:
+    """Messages of a DECTRIS Stream V2, an EIGER 1M: start, 10 images, end."""
+    with zipfile.ZipFile(data_dir / "dectris_stream" / "stream2.zip") as archive:
+        dump = io.BytesIO(archive.read("cboratall.pkls"))
+    return [_Plain(dump).load() for _ in range(12)]
+
+
+@pytest.fixture(scope="session")
+def v1_recording(data_dir: Path) -> list[list[bytes]]:
+    """Messages of a DECTRIS Stream V1, an EIGER 1M: header with all details, 9 images, no end."""
+    with zipfile.ZipFile(data_dir / "dectris_stream" / "eiger_legacy_dump.zip") as archive:
+        dump = io.BytesIO(archive.read(archive.namelist()[0]))
+    messages = [cbor2.load(dump) for _ in range(10)]
+    return [list(message.value[1]["eigerxes"].value[1]) for message in messages]
+
+
+class Sender:
+    """Sockets that push to a source, bound to free ports; closed by the fixture."""
+
+    def __init__(self, context: zmq.Context, n: int, kind: int) -> None:
+        self.sockets = [context.socket(kind) for _ in range(n)]
+        for socket in self.sockets:
+            socket.set_hwm(0)
+            socket.bind("tcp://127.0.0.1:*")
+        self.addresses = [s.getsockopt_string(zmq.LAST_ENDPOINT) for s in self.sockets]
+
+    def send(self, *messages: Sequence[bytes], to: int = 0) -> None:
+        for parts in messages:
+            self.sockets[to].send_multipart(list(parts))
+
+
+@pytest.fixture
+def attached() -> Iterator[Callable[..., tuple[Stream, Sender]]]:
+    """Return a function that opens a source, and gives who sends to it on `n` sockets."""
+    context = zmq.Context()
+    sources: list[Stream] = []
+    senders: list[Sender] = []
+
+    def attach(
+        scheme: str, *, n: int = 1, kind: int = zmq.PUSH, **options: Any
+    ) -> tuple[Stream, Sender]:
+        sender = Sender(context, n, kind)
+        source = open_source(f"{scheme}:{','.join(sender.addresses)}", **options)
+        assert isinstance(source, Stream)
+        sources.append(source)
+        senders.append(sender)
+        source.connect()  # to send waits for it
+        return source, sender
+
+    yield attach
+    for source in sources:
+        source.close()
+    context.destroy(linger=0)
