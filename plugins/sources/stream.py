@@ -103,10 +103,9 @@ class Stream:
                     except ValidationError as error:
                         self._refuse("no usable start", str(error))
                 elif found is not None:
-                    self._refuse(
-                        "before a start",
-                        "an item of a run whose start was not seen: the next run is waited for",
-                    )
+                    unseen = "an item of a run whose start was not seen: the next is waited for"
+                    text = found.error if isinstance(found, Lost) else unseen
+                    self._refuse("before a start", text)
                 elif not said and self._clock() - began > WAITING_S:
                     _log.info("waiting for a run", address=self.address, last=self.last_error)
                     said = True
@@ -141,6 +140,8 @@ class Stream:
             for item in self._read(together, seq):
                 yield item
                 seq += len(item) if isinstance(item, Batch) else 1
+            if together:
+                self._heard = self._clock()  # while we were at work, it was not silent
             together = []
             if isinstance(found, Lost) and self._ours(found.series):
                 yield Failure(seq, found.id, "source", found.error)

@@ -255,7 +255,7 @@ def test_a_start_in_mid_series_waits_for_the_next(attached: Attach, detector: De
     with capture_logs() as logs:
         run = source.start()
     assert run.settings["series"].startswith("2")
-    assert "the next run is waited for" in logs[0]["text"]
+    assert "the next is waited for" in logs[0]["text"]
     assert source.refused == {"before a start": 3}
     check(read(source), [0, 1, 2])
 
