@@ -370,3 +370,14 @@ def test_from_a_relay_that_publishes(attached: Attach, detector: Detector) -> No
     sender.send(detector.start(), *images(detector, 1, 0), detector.end())
     source.start()
     check(read(source), [0])
+
+
+def test_hostile_messages(attached: Attach, detector: Detector, hostile: Parts) -> None:
+    source, sender = attached("dectris")
+    sender.send(hostile, detector.start(), *images(detector, 1, 0), hostile)
+    sender.send(*images(detector, 1, 1), detector.end())
+    source.start()
+    found = read(source)
+    check([item for item in found if item[0] != 77], [0, 1])
+    assert all(isinstance(error, str) for number, error in found if number == 77)
+    assert source.refused.total() + len(found) in (3, 4)  # the first may be of a run not begun

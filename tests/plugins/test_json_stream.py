@@ -377,3 +377,37 @@ def test_another_protocol_is_named(attached: Attach, message: Parts, seen: str) 
     with pytest.raises(PipelineError, match="1 refused, last: not understood") as raised:
         source.start()
     assert seen in str(raised.value)
+
+
+def test_hostile_messages_among_arrays(attached: Attach, hostile: Parts) -> None:
+    source, sender = attached("json", idle_timeout_s=0.2)
+    sender.send(hostile, array_1_0(0, counts(0)), hostile, array_1_0(1, counts(1)))
+    source.start()
+    found = read(source)
+    check([item for item in found if item[0] != 77], [0, 1])
+    assert all(isinstance(error, str) for number, error in found if number == 77)
+
+
+@pytest.mark.parametrize("n", [1, N], ids=["one", "modules"])
+def test_hostile_messages_in_a_series(attached: Attach, hostile: Parts, n: int) -> None:
+    source, sender = attached("json", n=n)
+    sender.send(hostile)
+    if n == 1:
+        peer = Stins(90)
+        sender.send(peer.header(), peer.image(0, counts(0)), hostile, peer.image(1, counts(1)))
+        sender.send(peer.end())
+    else:
+        detector = Lambda(sender)
+        detector.header()
+        detector.image(0)
+        sender.send(hostile)
+        detector.image(1)
+        detector.end()
+    source.start()
+    found = read(source)
+    good = [(number, frame) for number, frame in found if number != 77]
+    expected = counts if n == 1 else assembled
+    assert [number for number, _ in good] == [0, 1]
+    for number, frame in good:
+        np.testing.assert_array_equal(frame, expected(number))
+    assert all(isinstance(error, str) for number, error in found if number == 77)
