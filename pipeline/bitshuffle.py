@@ -88,16 +88,11 @@ def _unshuffle(planes: Bytes, out: Bytes, size: int, turned: NDArray[np.uint64])
         _turn(planes[8 * b * n : 8 * (b + 1) * n].reshape(8, n), turned[b * n : (b + 1) * n])
     parts = turned[: size * n].view(np.uint8).reshape(size, 8 * n)
     if size == 1:
-        for i in range(8 * n):
-            out[i] = parts[0, i]
+        out[: 8 * n] = parts[0]
     elif size == 2:  # 9 times as fast as byte by byte, and most frames are of 2
         _join(parts[0], parts[1], out.view(np.uint16))
     elif size == 4:
-        wide = out.view(np.uint32)
-        for i in range(8 * n):
-            low = np.uint32(parts[0, i]) | (np.uint32(parts[1, i]) << np.uint32(8))
-            high = np.uint32(parts[2, i]) | (np.uint32(parts[3, i]) << np.uint32(8))
-            wide[i] = low | (high << np.uint32(16))
+        _join_four(parts[0], parts[1], parts[2], parts[3], out.view(np.uint32))
     else:
         for b in range(size):
             for i in range(8 * n):
@@ -126,3 +121,11 @@ def _turn(planes: Bytes, out: NDArray[np.uint64]) -> None:
 def _join(low: Bytes, high: Bytes, out: NDArray[np.uint16]) -> None:
     for i in range(out.size):
         out[i] = np.uint16(low[i]) | (np.uint16(high[i]) << np.uint16(8))
+
+
+@njit(nogil=True, cache=True)
+def _join_four(p0: Bytes, p1: Bytes, p2: Bytes, p3: Bytes, out: NDArray[np.uint32]) -> None:
+    for i in range(out.size):
+        low = np.uint32(p0[i]) | (np.uint32(p1[i]) << np.uint32(8))
+        high = np.uint32(p2[i]) | (np.uint32(p3[i]) << np.uint32(8))
+        out[i] = low | (high << np.uint32(16))

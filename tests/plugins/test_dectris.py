@@ -4,15 +4,21 @@ import json
 import tracemalloc
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import cbor2
 import numpy as np
+import pyFAI
 import pytest
 from dectris.compression import decompress
 
+from phasewatch.calibration.calibration import Calibration
 from phasewatch.pipeline.batch import Batch, Failure
-from phasewatch.pipeline.documents import ItemSpec
+from phasewatch.pipeline.documents import ItemSpec, RunStart
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.replay import replay
+from phasewatch.pipeline.stages.integrate import Integrate
 from phasewatch.plugins.sources.dectris import Decoder
 from phasewatch.plugins.sources.found import Frame
 from phasewatch.plugins.sources.stream import Stream
@@ -60,10 +66,6 @@ def ids(found: list[tuple[int, Any]]) -> list[int]:
     return [number for number, item in found if isinstance(item, np.ndarray)]
 
 
-def errors(found: list[tuple[int, Any]]) -> dict[int, str]:
-    return {number: item for number, item in found if isinstance(item, str)}
-
-
 def test_v1_recording(attached: Attach, v1_recording: Messages) -> None:
     source, sender = attached("dectris")
     sender.send(*v1_recording, V1_END)
@@ -88,8 +90,7 @@ def test_v2_recording(attached: Attach, v2_recording: Messages) -> None:
     assert run.items == {"frame": SPEC}
     assert (run.expected, run.saturation) == (10, 2943294)
     assert run.wavelength_m == pytest.approx(1.5498024804150032e-10, rel=1e-12)
-    bits = _tag(_tag(cbor2.loads(v2_recording[0][0])["pixel_mask"]["threshold_1"])[1][1])[1]
-    mask = np.frombuffer(bits, "<u4").reshape(1065, 1030)
+    mask = _v2_mask(v2_recording[0][0]).reshape(SPEC.shape)
     np.testing.assert_array_equal(run.constants["mask"], (mask & 0x7FFFFFFF) != 0)
     times: list[int] = []
     frames: list[np.ndarray] = []
@@ -151,3 +152,87 @@ def test_frames_lie_in_lent_memory(attached: Attach, v2_recording: Messages) -> 
         assert isinstance(item, Batch)
         assert np.shares_memory(item.arrays["frame"], memory)
         np.testing.assert_array_equal(memory[0], v2_image(message))
+
+
+PONI = """poni_version: 2.1
+Detector: Detector
+Detector_config: {{"pixel1": 7.5e-05, "pixel2": 7.5e-05, "max_shape": [1065, 1030]}}
+Distance: 0.2
+Poni1: 0.04
+Poni2: 0.039
+Rot1: 0.0
+Rot2: 0.0
+Rot3: 0.0
+Wavelength: {wavelength}
+"""
+WAVELENGTH = 1.5498024804150032e-10
+
+
+class Kept:
+    """A sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.patterns: list[np.ndarray] = []
+        self.failures_: list[Failure] = []
+
+    def start(self, run: RunStart) -> None:
+        self.axis = run.constants["axis"]
+
+    def batch(self, batch: Batch) -> None:
+        self.patterns += list(batch.arrays["intensity"].copy())
+
+    def failures(self, failures: Any) -> None:
+        self.failures_ += failures
+
+    def stop(self, stop: Any) -> None: ...
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_through_the_chain(
+    attached: Attach, version: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """As pyFAI integrates what DECTRIS decodes, with the mask and the saturation of the header."""
+    messages: Messages = request.getfixturevalue(f"{version}_recording")
+    (tmp_path / "d.poni").write_text(PONI.format(wavelength=WAVELENGTH))
+    calibration = Calibration.load(tmp_path / "d.poni")
+    source, sender = attached("dectris")
+    sender.send(*messages, *([V1_END] if version == "v1" else []))
+    sink = Kept()
+    stop = replay(source, [Integrate(calibration, n_bins=500)], sink)
+    n = 9 if version == "v1" else 10
+    assert (stop.loss.received, stop.loss.classified) == (n, n)
+    assert stop.loss.expected == (100_000 if version == "v1" else 10)
+    frames = [v1_image(m) if version == "v1" else v2_image(m[0]) for m in messages[1 : n + 1]]
+    mask = np.frombuffer(messages[0][5], "<u4") if version == "v1" else _v2_mask(messages[0][0])
+    invalid = (mask.reshape(SPEC.shape) & 0x7FFFFFFF) != 0
+    reference = pyFAI.load(str(tmp_path / "d.poni"))
+    for frame, pattern in zip(frames, sink.patterns, strict=True):
+        axis, intensity = reference.integrate1d(
+            frame.astype(float),
+            500,
+            unit="2th_deg",
+            mask=invalid | (frame > 2943293),
+            method=("no", "csr", "cython"),
+        )
+        np.testing.assert_allclose(sink.axis, axis, rtol=1e-6)
+        filled = np.isfinite(pattern)
+        np.testing.assert_allclose(
+            pattern[filled], intensity[filled], atol=1e-6 * intensity.max(), rtol=0
+        )
+
+
+def _v2_mask(start: bytes) -> np.ndarray:
+    bits = cbor2.loads(start)["pixel_mask"]["threshold_1"]
+    return np.frombuffer(_tag(_tag(bits)[1][1])[1], "<u4")
+
+
+def test_a_wavelength_that_disagrees(
+    attached: Attach, v2_recording: Messages, tmp_path: Path
+) -> None:
+    (tmp_path / "d.poni").write_text(PONI.format(wavelength=1e-10))
+    source, sender = attached("dectris")
+    sender.send(*v2_recording[:2])
+    stage = Integrate(Calibration.load(tmp_path / "d.poni"), n_bins=500)
+    with pytest.raises(PipelineError, match=r"1e-10 m, but the source says 1\.5498e-10 m"):
+        stage.start(source.start())
