@@ -185,6 +185,13 @@ def inference(json_file: Json = None) -> None:
     inference.report(json_file)
 
 
+def decode(json_file: Json = None) -> None:
+    """DECTRIS images from message to frame against DECTRIS's decoder, on one core; and copies."""
+    from phasewatch.bench import decode
+
+    decode.report(json_file)
+
+
 bench = typer.Typer(
     help="Measure on this machine: one scenario each, with options of its own.",
     no_args_is_help=True,
@@ -192,5 +199,10 @@ bench = typer.Typer(
 )
 bench.__doc__ = "Measure on this machine: reduction, inference, load, what a user would write."
 # One line per scenario, in the order in which the help shows them.
-for _name, _scenario in {"reduction": reduction, "inference": inference, **LOAD}.items():
+for _name, _scenario in {
+    "reduction": reduction,
+    "inference": inference,
+    "decode": decode,
+    **LOAD,
+}.items():
     bench.command(_name)(_scenario)
