@@ -93,13 +93,12 @@ def block(source: Bytes, out: Bytes) -> bool:
         length += 4
         if at < 0 or back == 0 or back > done or length > out.size - done:
             return False
-        if back == 1:
-            out[done : done + length] = out[done - 1]  # 10 times as fast as one by one
+        if back < WIDE and length > WIDE and _alike(out[done - back : done]):
+            out[done : done + length] = out[done - 1]  # of empty bit planes, nearly all of a frame
         elif back >= WIDE and length + WIDE <= out.size - done:
             _copy(out, done - back, out, done, length)
         else:  # what is copied is written in the same turn
-            for i in range(done, done + length):
-                out[i] = out[i - back]
+            _repeat(out, done, length, back)
         done += length
     return False
 
@@ -129,6 +128,27 @@ def _copy(source: Bytes, at: int, out: Bytes, done: int, length: int) -> None:
     """Copy `length` bytes and at most `WIDE` more, which are written again or not there."""
     for i in range(0, length, WIDE):
         store(out, done + i, load(source, at + i, SIXTEEN))
+
+
+@njit(nogil=True, cache=True)
+def _alike(some: Bytes) -> bool:
+    differing = 0
+    for i in range(1, some.size):
+        differing |= some[i] ^ some[0]
+    return differing == 0
+
+
+@njit(nogil=True, cache=True)
+def _repeat(out: Bytes, done: int, length: int, back: int) -> None:
+    """Write `length` bytes, each what is `back` before it; `WIDE` at once where they are many."""
+    step = back if back >= WIDE else back * (WIDE // back + 1)  # the same bytes, farther back
+    head = min(length, step - back)
+    for i in range(done, done + head):
+        out[i] = out[i - back]
+    wide = (length - head) // WIDE * WIDE
+    _copy(out, done + head - step, out, done + head, wide)
+    for i in range(done + head + wide, done + length):
+        out[i] = out[i - back]
 
 
 @njit(nogil=True, cache=True)
