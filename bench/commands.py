@@ -216,6 +216,13 @@ def bridge(
         typer.echo(f"report: {json_file}")
 
 
+def decode(json_file: Json = None) -> None:
+    """DECTRIS images from message to frame against DECTRIS's decoder, on one core; and copies."""
+    from phasewatch.bench import decode
+
+    decode.report(json_file)
+
+
 bench = typer.Typer(
     help="Measure on this machine: one scenario each, with options of its own.",
     no_args_is_help=True,
@@ -227,6 +234,7 @@ OURS: dict[str, Callable[..., None]] = {
     "reduction": reduction,
     "inference": inference,
     "bridge": bridge,
+    "decode": decode,
 }
 for _name, _scenario in {**OURS, **LOAD}.items():
     bench.command(_name)(_scenario)

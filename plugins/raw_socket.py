@@ -10,7 +10,7 @@ from typing import Literal, Self
 import zmq
 
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.transport.links import attach, check_bind
+from phasewatch.pipeline.transport.links import KEEPALIVE, attach, check_bind
 
 Kind = Literal["push", "pull", "pub", "sub"]
 MAX_PART = 1 << 28  # bytes; a peer that sends a longer part is disconnected
@@ -36,6 +36,8 @@ class RawSocket:
         self._socket = self._context.socket(getattr(zmq, kind.upper()))
         self._socket.set_hwm(hwm)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_PART)
+        for option, value in KEEPALIVE.items():
+            self._socket.setsockopt(option, value)
         try:
             self.address = attach(self._socket, address, bind=bind)
         except PipelineError:
@@ -82,7 +84,20 @@ class RawSocket:
             return None
         return [frame.buffer for frame in frames]
 
+    def register(self, poller: zmq.Poller) -> "zmq.Socket[bytes]":
+        """Have `poller` look for messages too; return what it calls this socket."""
+        poller.register(self._socket, zmq.POLLIN)
+        return self._socket
+
     def close(self, *, linger_ms: int = 0) -> None:
         """Close; what was sent is still delivered, for at most `linger_ms`."""
         self._socket.close(linger=linger_ms)
         self._context.term()
+
+
+def waiting(sockets: Sequence[RawSocket], timeout_ms: int) -> list[int]:
+    """Return at which of `sockets` a message waits, waiting at most `timeout_ms` for one."""
+    poller = zmq.Poller()
+    handles = [one.register(poller) for one in sockets]
+    ready = dict(poller.poll(timeout_ms))
+    return [k for k, handle in enumerate(handles) if handle in ready]

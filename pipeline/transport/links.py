@@ -25,14 +25,17 @@ KINDS = 32  # kinds of errors remembered per link; a peer could make up any numb
 LONGEST = 500  # characters of an error, which may quote the peer
 # A host that is gone is found out within 20 s, by probes of ZeroMQ and, behind a firewall that
 # forgets idle connections, of tcp; who lost it tries again after 0.1 s, then ever less often.
-TCP_OPTIONS = {
-    zmq.HEARTBEAT_IVL: 5_000,
-    zmq.HEARTBEAT_TIMEOUT: 15_000,
-    zmq.HEARTBEAT_TTL: 20_000,
+KEEPALIVE = {
     zmq.TCP_KEEPALIVE: 1,
     zmq.TCP_KEEPALIVE_IDLE: 30,
     zmq.TCP_KEEPALIVE_INTVL: 10,
     zmq.TCP_KEEPALIVE_CNT: 3,
+}
+TCP_OPTIONS = {
+    **KEEPALIVE,
+    zmq.HEARTBEAT_IVL: 5_000,
+    zmq.HEARTBEAT_TIMEOUT: 15_000,
+    zmq.HEARTBEAT_TTL: 20_000,
     zmq.HANDSHAKE_IVL: 10_000,
     zmq.RECONNECT_IVL: 100,
     zmq.RECONNECT_IVL_MAX: 5_000,

@@ -52,7 +52,7 @@ class Began:
     series
         Tells one run from the next where the protocol does; "" is of any run.
     timed
-        Whether each frame comes with its time.
+        Whether each frame comes with its time; None: the first that comes says.
     facts
         Fields of `RunStart` that the protocol knows: ``expected``, ``wavelength_m``, ...
     settings
@@ -61,7 +61,7 @@ class Began:
 
     frame: ItemSpec
     series: str = ""
-    timed: bool = False
+    timed: bool | None = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -127,6 +127,9 @@ class Decoder(Protocol):
 
     Where it has a method ``resume(run)``, that is called when it is to go on with a run that began
     in another process; the ``settings`` of its `Began` are in those of `run`.
+
+    Where it has a method ``rest()``, that is called when nothing more will come, and gives, as a
+    call does, what it still held back.
     """
 
     def __call__(self, message: Any) -> Iterable[Found]:

@@ -12,8 +12,9 @@ that is known by its number but cannot be had is a `Failure`; what comes next is
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ class Stream:
     """Source of the frames of one run from `feed`, as `decode` understands it.
 
     `scheme` is that of the source's URI. The run ends when the protocol says so, when another
-    begins, or when nothing of it came for `idle_timeout_s`.
+    begins, or when nothing of it came for `idle_timeout_s`. A frame of a run whose start was not
+    seen is refused; with `join`, which says how, it begins one.
 
     Attributes
     ----------
@@ -60,18 +62,20 @@ class Stream:
         decode: Decoder,
         *,
         idle_timeout_s: float | None = None,
+        join: Callable[[Frame], Began] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.refused: Counter[str] = Counter()
         self.last_error = ""
         self._scheme, self._feed, self._decode = scheme, feed, decode
-        self._idle_timeout_s = idle_timeout_s
+        self._idle_timeout_s, self._join = idle_timeout_s, join
         self._clock = clock
         self._first = 0
         self._allocate: Allocate = own_memory
         self._open = False
         self._heard = 0.0
-        self._found = self._all_found()
+        self._timed: bool | None = None  # of the first frame
+        self._found: Iterator[Found | None] = self._all_found()
 
     @property
     def address(self) -> str:
@@ -90,13 +94,18 @@ class Stream:
             self.connect()
             began, said = self._clock(), False
             for found in self._found:
+                if isinstance(found, Frame) and self._join is not None:
+                    _log.warning("joined a run whose start was not seen", address=self.address)
+                    self._found, found = chain([found], self._found), self._join(found)
                 if isinstance(found, Began):
                     try:
                         return self._begin(found, f"{self._scheme}-{uuid.uuid4().hex[:12]}")
                     except ValidationError as error:
                         self._refuse("no usable start", str(error))
                 elif found is not None:
-                    self._refuse("before a start", "an item of a run whose start was not seen")
+                    unseen = "an item of a run whose start was not seen: the next is waited for"
+                    text = found.error if isinstance(found, Lost) else unseen
+                    self._refuse("before a start", text)
                 elif not said and self._clock() - began > WAITING_S:
                     _log.info("waiting for a run", address=self.address, last=self.last_error)
                     said = True
@@ -131,6 +140,8 @@ class Stream:
             for item in self._read(together, seq):
                 yield item
                 seq += len(item) if isinstance(item, Batch) else 1
+            if together:
+                self._heard = self._clock()  # while we were at work, it was not silent
             together = []
             if isinstance(found, Lost) and self._ours(found.series):
                 yield Failure(seq, found.id, "source", found.error)
@@ -172,6 +183,8 @@ class Stream:
             yield None
             idle = self._clock() - self._heard
             if self._idle_timeout_s is not None and idle > self._idle_timeout_s:
+                rest: Callable[[], Iterable[Found]] | None = getattr(self._decode, "rest", None)
+                yield from () if rest is None else (*rest(), None)
                 return
 
     def _why(self) -> str:
@@ -214,7 +227,11 @@ class Stream:
         """Yield `frames`, the first of which is `seq`, written into memory that is lent."""
         if not frames:
             return
-        spec, timed = self._run.items["frame"], bool(self._run.settings.get("timed"))
+        spec, timed = self._run.items["frame"], self._run.settings.get("timed", False)
+        if timed is None:
+            timed = self._timed = (
+                frames[0].t_acq is not None if self._timed is None else self._timed
+            )
         times = np.array([-1 if f.t_acq is None else f.t_acq for f in frames], np.int64)
 
         def write(first: int, out: NDArray[Any]) -> None:
