@@ -69,7 +69,11 @@ def test_right_types_are_taken() -> None:
 def test_keys_can_be_listed() -> None:
     keys = ["address", "every = 50", "wait_for = 0", "wait_s = 30.0", "keys"]
     assert keys_of(load("sinks", "zmq")) == keys
-    assert keys_of(load("sources", "lambda-nexus")) == ["modules"]
+    assert keys_of(load("sources", "lambda-nexus")) == [
+        "modules",
+        "follow = False",
+        "idle_timeout_s",
+    ]
 
 
 def test_every_key_of_ours_is_checked() -> None:
