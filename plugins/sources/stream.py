@@ -41,6 +41,9 @@ class Feed(Protocol):
     ----------
     address
         For people; once open, with the port that was free.
+
+    One that can ask for messages again has ``go_on(run, n)``, called before `open` in a new
+    process: begin after the first `n` items of `run`.
     """
 
     address: str
@@ -212,6 +215,8 @@ class Stream:
 
     def resume(self, run: RunStart, n: int) -> None:
         """Go on with `run`, of which `n` items have come, at what comes from now on."""
+        if (go_on := getattr(self._feed, "go_on", None)) is not None:
+            go_on(run, n)
         self.connect()
         self._run, self._first = run, n
 
