@@ -71,7 +71,7 @@ def _decode(
             | np.int64(chunk[at + 3])
         )
         at += 4
-        if length > chunk.size - at or not _lz4(chunk[at : at + length], work[:n]):
+        if length > chunk.size - at or not lz4(chunk[at : at + length], work[:n]):
             return at
         _unshuffle(work[:n], out[done : done + n], size, turned)
         at += length
@@ -84,7 +84,7 @@ def _decode(
 
 
 @njit(nogil=True, cache=True)
-def _lz4(source: Bytes, out: Bytes) -> bool:
+def lz4(source: Bytes, out: Bytes) -> bool:
     """Fill `out` from the LZ4 block `source`; tell whether it is one of just that size."""
     at, done = 0, 0
     while at < source.size:
