@@ -8,6 +8,7 @@ from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.plugin import found, keys_of, load, open_sink, open_source
 
 LOCAL = {"address": "tcp://127.0.0.1:*"}
+NEEDED = {"zmq": LOCAL, "asapo:target#x": {"beamtime": "11", "source": "lambda"}}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_every_key_of_ours_is_checked() -> None:
             if not point.value.startswith("phasewatch.plugins."):
                 continue
             target = name if group == "sinks" else f"{name}:target#x"
-            needed = LOCAL if target == "zmq" else {}
+            needed = NEEDED.get(target, {})
             for key in (text.partition(" ")[0] for text in keys_of(point.load())):
                 with pytest.raises(PipelineError, match=f"{name}: key {key!r}: "):
                     open_(target, **{**needed, key: object()})
