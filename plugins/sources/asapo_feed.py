@@ -15,7 +15,6 @@ Tested with asapo-consumer 25.3.0 against a fake server object only.
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,45 +24,22 @@ from numpy.typing import NDArray
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import LIMITS
+from phasewatch.plugins.sources.asapo_messages import (
+    MAX_PARTS,
+    Finished,
+    Message,
+    Missing,
+    Part,
+    lacking,
+    substream,
+)
 from phasewatch.plugins.sources.items import one_line
 
 PATIENCE_S = 5.0  # for a message, or a part of one, when there are later ones
 GIVE_UP_S = 60.0  # a server that does not answer
 BACK_OFF_S = (0.5, 8.0)  # first and longest time between two tries
-MAX_PARTS = 64
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """What the server says of one part of a message, and its bytes (n,), if they are wanted."""
-
-    meta: Mapping[str, Any]
-    data: NDArray[np.uint8] | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Message:
-    """One message, or a data set: one part per module, in the order of their substreams."""
-
-    id: int
-    parts: tuple[Part, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A message that is known to be, and cannot be had."""
-
-    id: int
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The stream has no more messages; the name of the next is "" where the producer gave none."""
-
-    next_stream: str
 
 
 def package() -> Any:
@@ -73,6 +49,27 @@ def package() -> Any:
     except ImportError:
         raise PipelineError("source asapo: pip install 'phasewatch[asapo]'") from None
     return asapo_consumer
+
+
+class Patience:
+    """Says of a message that is not there whether it has been waited for long enough.
+
+    That counts from when the stream was seen to be as long: where a part of all messages is
+    missing, only the first is waited for.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._marks: deque[tuple[float, int]] = deque()  # when, and how long the stream was then
+
+    def over(self, number: int, size: int) -> bool:
+        """Tell it of the message `number`, when the stream has `size` of them."""
+        now = self._clock()
+        if not self._marks or max(size, number) > self._marks[-1][1]:
+            self._marks.append((now, max(size, number)))
+        while self._marks[0][1] < number:
+            self._marks.popleft()
+        return now - self._marks[0][0] >= PATIENCE_S
 
 
 class AsapoFeed:
@@ -112,7 +109,7 @@ class AsapoFeed:
         self._clock, self._wait = clock, wait
         self._consumer: Any = None
         self._next: int | None = None if group else 1
-        self._marks: deque[tuple[float, int]] = deque()  # when, and how long the stream was then
+        self._patience = Patience(clock)
         self._away_since: float | None = None
         self._retry_at = self._delay = 0.0
         self._finished = self._said = False
@@ -181,7 +178,7 @@ class AsapoFeed:
             return None
         except asapo.AsapoPartialDataError as error:
             number = self._number(error.partial_data.get("id"))
-            return self._late(number, _lacking(number, error.partial_data))
+            return self._late(number, lacking(number, error.partial_data))
         except asapo.AsapoNoDataError as error:
             if self._next is None and type(getattr(error, "id", None)) is not int:
                 return None
@@ -207,7 +204,7 @@ class AsapoFeed:
                 found = ask.get_next_dataset(self._group, stream=stream, ordered=False)
             else:
                 found = ask.get_dataset_by_id(self._next, stream=stream)
-            metas = sorted(found["content"], key=_substream)
+            metas = sorted(found["content"], key=substream)
             return self._number(found.get("id")), metas[: MAX_PARTS + 1]
         if self._next is None:
             _, meta = ask.get_next(self._group, meta_only=True, stream=stream, ordered=False)
@@ -235,23 +232,11 @@ class AsapoFeed:
         self._next = None if self._group else number + 1
 
     def _late(self, number: int, error: str) -> Missing | None:
-        """Wait for the message `number`, or give it up if it could have come for long enough.
-
-        That counts from when the stream was seen to be that long: where a part of all messages is
-        missing, only the first is waited for.
-        """
+        """Wait for the message `number`, or give it up."""
         self._said = True
         self._next = number  # in a group too, which is handed it once only
-        now, size = self._clock(), int(self._consumer.get_current_size(stream=self._stream))
-        if not self._marks or size > self._marks[-1][1]:
-            self._marks.append((now, max(size, number)))
-        while len(self._marks) > 1 and self._marks[0][1] < number:
-            self._marks.popleft()
-        since, length = self._marks[0]
-        if length < number:
-            self._marks[0] = now, number
-            return None
-        if now - since < PATIENCE_S:
+        size = int(self._consumer.get_current_size(stream=self._stream))
+        if not self._patience.over(number, size):
             return None
         self._done(number)
         return Missing(number, error)
@@ -282,18 +267,3 @@ class AsapoFeed:
     def _text(self, error: Exception) -> str:
         text = one_line(error)
         return text.replace(self._secret, "***") if self._secret else text
-
-
-def _substream(meta: Mapping[str, Any]) -> int:
-    number = meta.get("dataset_substream")
-    return number if type(number) is int else 0
-
-
-def _lacking(number: int, partial: Mapping[str, Any]) -> str:
-    """Say which parts of a data set are missing."""
-    expected, content = partial.get("expected_size"), partial.get("content")
-    came = {_substream(meta) for meta in content} if isinstance(content, list) else set()
-    if type(expected) is not int or not 0 < expected <= MAX_PARTS:
-        return f"data set {number} is not complete"
-    lacking = [str(k) for k in range(1, expected + 1) if k not in came]
-    return f"data set {number}: {len(came)} of {expected} parts; missing: part {', '.join(lacking)}"

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 import structlog
 
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.plugins.sources.asapo_feed import AsapoFeed, Finished, Missing, Part
+from phasewatch.plugins.sources.asapo_feed import AsapoFeed
+from phasewatch.plugins.sources.asapo_messages import Finished, Missing, Part
 from phasewatch.plugins.sources.lambda_files import Key, run_of
 
 _log = structlog.get_logger(__name__)

@@ -12,7 +12,7 @@ from phasewatch.calibration.lambda_modules import ModuleLayout
 from phasewatch.pipeline.documents import ItemSpec
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import MessageError
-from phasewatch.plugins.sources.asapo_feed import Finished, Message, Missing, Part
+from phasewatch.plugins.sources.asapo_messages import Finished, Message, Missing, Part
 from phasewatch.plugins.sources.lambda_canvas import Canvas
 from phasewatch.plugins.sources.seedee_array import Claim, read_claim, unpack
 from phasewatch.plugins.sources.stream import Began, Ended, Found, Frame, Lost

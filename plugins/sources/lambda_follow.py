@@ -9,8 +9,6 @@ nothing changed for `idle_timeout_s`.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import structlog
@@ -22,8 +20,9 @@ from phasewatch.pipeline.errors import PipelineError
 from phasewatch.plugins.sources.frames import Allocate
 from phasewatch.plugins.sources.items import check_same, one_line
 from phasewatch.plugins.sources.lambda_assembly import Assembly
-from phasewatch.plugins.sources.lambda_files import Key, PartFile, list_run
+from phasewatch.plugins.sources.lambda_files import PartFile
 from phasewatch.plugins.sources.lambda_index import Held, index_frames
+from phasewatch.plugins.sources.lambda_listing import Listing
 from phasewatch.plugins.sources.lambda_watch import PartWatch
 
 POLL_S = 0.5
@@ -32,44 +31,6 @@ STEP_S = 0.1  # of waiting; a run can be stopped that often
 WAITING_S = 3.0  # then a user is told what is waited for
 
 _log = structlog.get_logger(__name__)
-
-
-class Listing(Protocol):
-    """Knows which files of the run there are by now.
-
-    Attributes
-    ----------
-    over
-        No more will come.
-    """
-
-    over: bool
-
-    def __call__(self) -> tuple[str, Mapping[Key, Path]]:
-        """Return the run's name and its files; raises PipelineError, OSError for "not now"."""
-
-    def close(self) -> None:
-        """Let go of what it listens to."""
-
-
-class Folder:
-    """The files of the one run that `target` names; once one is there, of this run alone."""
-
-    over = False
-
-    def __init__(self, target: str) -> None:
-        self._target = target
-        self._name: str | None = None
-
-    def __call__(self) -> tuple[str, Mapping[Key, Path]]:
-        """List them."""
-        name, files = list_run(self._target, self._name)
-        if files:
-            self._name = name
-        return name, files
-
-    def close(self) -> None:
-        """Do nothing: no folder stays open."""
 
 
 class LambdaFollow:
@@ -98,6 +59,7 @@ class LambdaFollow:
         self._name = ""
         self._looked = clock()
         self._trouble = ""
+        self._moved, self._said = 0.0, False  # when frames were last given; who lags was said
         self._late: list[PartFile] = []
         self._given: list[NDArray[np.int64]] = []  # numbers that were decided
         self._last: int | None = None  # the highest of them
@@ -105,33 +67,11 @@ class LambdaFollow:
 
     def start(self) -> RunStart:
         """Wait until every module has written a frame."""
-        began, said = self._clock(), False
-        while len(heads := self._watch.heads()) < len(self._watch.modules):
-            if self._idle():
-                raise PipelineError(
-                    f"{self._label}: no run in {self._idle_timeout_s} s: {self._waiting(heads)}"
-                )
-            if not said and self._clock() - began > WAITING_S:
-                _log.info("waiting for a run", source=self._label, state=self._waiting(heads))
-                said = True
-            self._pause()
-        self._assembly = made = Assembly([heads[m] for m in self._watch.modules])
-        planned = max(part.planned for part in heads.values())
-        if not planned and self._idle_timeout_s is None and not self._listing.over:
-            _log.warning(
-                "the files do not say how many frames are planned: without idle_timeout_s the run "
-                "goes on until it is stopped",
-                source=self._label,
-            )
-        return RunStart(
-            run_id=self._name[:128],
-            source=self._label[:4096],
-            items={"frame": made.spec},
-            saturation=made.saturation,
-            expected=planned or None,
-            digests={"first_frames": self._watch.first_frames()},
-            constants={"mask": made.mask},
-        )
+        try:
+            return self._begin(self._wait_for_heads())
+        except BaseException:
+            self.close()
+            raise
 
     def resume(self, run: RunStart, n: int) -> None:
         """Go on with `run` after its first `n` frames."""
@@ -156,6 +96,7 @@ class LambdaFollow:
                 yield from self._frames(all_of_them=over)
                 if over:
                     break
+                self._say_who_lags()
             yield None
             looked = self._pause()
         self.close()
@@ -165,6 +106,38 @@ class LambdaFollow:
         self._listing.close()
         if self._assembly is not None:
             self._assembly.close()
+
+    def _wait_for_heads(self) -> dict[int, PartFile]:
+        began, said = self._clock(), False
+        while len(heads := self._watch.heads()) < len(self._watch.modules):
+            if self._idle():
+                raise PipelineError(
+                    f"{self._label}: no run in {self._idle_timeout_s} s: {self._waiting(heads)}"
+                )
+            if not said and self._clock() - began > WAITING_S:
+                _log.info("waiting for a run", source=self._label, state=self._waiting(heads))
+                said = True
+            self._pause()
+        return heads
+
+    def _begin(self, heads: Mapping[int, PartFile]) -> RunStart:
+        self._assembly = made = Assembly([heads[m] for m in self._watch.modules])
+        planned = max(part.planned for part in heads.values())
+        if not planned and self._idle_timeout_s is None and not self._listing.over:
+            _log.warning(
+                "the files do not say how many frames are planned: without idle_timeout_s the run "
+                "goes on until it is stopped",
+                source=self._label,
+            )
+        return RunStart(
+            run_id=self._name[:128],
+            source=self._label[:4096],
+            items={"frame": made.spec},
+            saturation=made.saturation,
+            expected=planned or None,
+            digests={"first_frames": self._watch.first_frames()},
+            constants={"mask": made.mask},
+        )
 
     def _started(self) -> Assembly:
         assert self._assembly is not None, "start comes first"
@@ -212,6 +185,7 @@ class LambdaFollow:
         begin = min(stop, first + max(0, self._first - self._count))
         shift = self._count - first
         self._count += stop - first
+        self._moved, self._said = self._time, False
         self._last = int(index.numbers[stop - 1])
         self._given.append(index.numbers[first:stop])
         for item in self._started().frames(held, begin, stop):
@@ -255,6 +229,16 @@ class LambdaFollow:
         # Numbers begin at 1, so the last is also told where one was lost by all modules.
         lowest = max(1, int(numbers.min(initial=bound)))
         return len(numbers) >= planned or bound - lowest + 1 >= planned
+
+    def _say_who_lags(self) -> None:
+        """Tell once, where no frames can be given, which modules have not written them."""
+        beyond = {m: n for m, n in self._watch.beyond().items() if n is not None}
+        behind = [m for m, n in beyond.items() if n < max(beyond.values())]
+        if behind and not self._said and self._time - self._moved > WAITING_S:
+            self._said = True
+            _log.warning(
+                "waiting for modules", source=self._label, modules=behind, after=self._last
+            )
 
     def _idle(self) -> bool:
         quiet = self._time - self._watch.changed

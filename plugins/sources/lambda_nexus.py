@@ -19,8 +19,9 @@ from phasewatch.plugins.sources.frames import Allocate
 from phasewatch.plugins.sources.items import check_same
 from phasewatch.plugins.sources.lambda_assembly import Assembly
 from phasewatch.plugins.sources.lambda_files import PartFile, RunFiles, find_run, read_part
-from phasewatch.plugins.sources.lambda_follow import Folder, LambdaFollow
+from phasewatch.plugins.sources.lambda_follow import LambdaFollow
 from phasewatch.plugins.sources.lambda_index import Held, check_alike, index_frames, short
+from phasewatch.plugins.sources.lambda_listing import Folder
 
 _log = structlog.get_logger(__name__)
 

@@ -19,7 +19,9 @@ from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.plugin import open_source
-from phasewatch.plugins.sources.lambda_follow import Folder, LambdaFollow
+from phasewatch.plugins.sources import lambda_watch
+from phasewatch.plugins.sources.lambda_follow import LambdaFollow
+from phasewatch.plugins.sources.lambda_listing import Folder
 
 DETECTOR = "entry/instrument/detector"
 Write = Callable[..., Path]
@@ -339,8 +341,10 @@ def test_end_of_an_aborted_run(made: Path) -> None:
     ]
     assert 120 < world.now < 125
     assert [log["event"] for log in logs if log["log_level"] == "warning"] == [
-        "idle: the run is over"
+        "waiting for modules",
+        "idle: the run is over",
     ]
+    assert (logs[0]["modules"], logs[0]["after"]) == ([1, 3], 8)
 
 
 def test_frame_that_no_module_has_does_not_keep_the_run_open(made: Path) -> None:
@@ -498,7 +502,7 @@ def test_a_disk_that_goes_away_comes_back(made: Path, monkeypatch: pytest.Monkey
 
     with capture_logs() as logs:
         assert followed(made, World(detector(), every=4.0), idle=None)[1] == expected
-    assert [log["event"] for log in logs] == ["cannot look now"]
+    assert [log["event"] for log in logs] == ["cannot look now", "waiting for modules"]
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 12])
@@ -575,3 +579,52 @@ def test_keys() -> None:
     with pytest.raises(PipelineError, match="idle_timeout_s: only with follow = true"):
         open_source("lambda-nexus:run", idle_timeout_s=3)
     open_source("lambda-nexus:run", follow=True, modules=3, idle_timeout_s=3).close()
+
+
+def test_part_that_grows_is_waited_for_though_a_later_one_is_there(made: Path) -> None:
+    """Part 0 of module 2 changes at every look, while part 1 is at rest."""
+    expected = archived(made)[1]
+    path, content = made / name(2, 0), (made / name(2, 0)).read_bytes()
+    later = {m: (made / name(m, 1)).read_bytes() for m in (1, 2, 3)}
+    put(path, with_rows(path, 2))
+    for module in later:
+        (made / name(module, 1)).unlink()
+        (made / name(module, 2)).rename(made / f"kept{module}")
+
+    def detector() -> Iterator[None]:
+        yield from [None] * 10
+        for module, part in later.items():
+            put(made / name(module, 1), part)
+        for turn in range(8):
+            os.utime(path, ns=(0, turn))
+            yield
+        put(path, content)
+        for module in later:
+            (made / f"kept{module}").rename(made / name(module, 2))
+        yield
+
+    assert followed(made, World(detector(), every=0.45), idle=None)[1] == expected
+
+
+def test_part_that_is_written_while_it_is_read_is_read_again(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, whole = made / name(1, 0), (made / name(1, 0)).read_bytes()
+    put(path, with_rows(path, 2))
+    read = lambda_watch.read_part
+
+    def slowly(file: Path) -> Any:
+        part = read(file)
+        put(file, whole)
+        return part
+
+    monkeypatch.setattr(lambda_watch, "read_part", slowly)
+    world = World()
+    watch = lambda_watch.PartWatch(1, world.clock)
+    assert watch.look({(1, 0): path}) == []
+    assert watch.look({(1, 0): path}) == []
+    assert watch.parts() == {}
+    monkeypatch.setattr(lambda_watch, "read_part", read)
+    watch.look({(1, 0): path})
+    [part] = watch.look({(1, 0): path})
+    assert part.rows == 4
