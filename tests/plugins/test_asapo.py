@@ -525,8 +525,11 @@ def test_arrays_are_what_seedee_makes_of_them(way: int, dtype: str) -> None:
     np.testing.assert_array_equal(out, array)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("how", ["cut", "longer", "noise", "empty"])
+DAMAGED = [(way, how) for way in WAYS for how in ("cut", "longer", "noise", "empty")]
+DAMAGED.remove((seedee.COMPRESSION_DEFLATE, "longer"))  # zlib knows where its data end
+
+
+@pytest.mark.parametrize(("way", "how"), DAMAGED)
 def test_damaged_chunks(way: int, how: str) -> None:
     data, text = seedee.serialize(image(1), way)
     whole = bytes(data)
@@ -536,8 +539,6 @@ def test_damaged_chunks(way: int, how: str) -> None:
         "noise": np.random.default_rng(1).bytes(len(whole) + 1),
         "empty": b"",
     }[how]
-    if (way, how) == (seedee.COMPRESSION_DEFLATE, "longer"):
-        pytest.skip("zlib knows where its data end")
     out = np.zeros(SHAPE, np.uint16)
     with pytest.raises(PipelineError) as error:
         unpack(read_claim(text), np.frombuffer(chunk, np.uint8), out)

@@ -71,12 +71,12 @@ def test_options_are_checked_by_its_signature() -> None:
 
 
 def test_without_it() -> None:
-    with pytest.raises(PipelineError, match="source 'beam7' is not known; there are: hdf5, images"):
+    with pytest.raises(PipelineError, match=r"source 'beam7' is not known; there are: .*hdf5, "):
         open_source("beam7:hutch")
 
 
 def test_every_plugin_of_ours_loads() -> None:
-    ours = {"hdf5", "images", "lambda-nexus", "series", "xy", "zmq"}
+    ours = {"asapo", "hdf5", "images", "lambda-nexus", "series", "xy", "zmq"}
     sources, sinks = found("sources"), found("sinks")
     assert ours <= set(sources)
     assert {"nexus", "zmq"} <= set(sinks)
