@@ -21,7 +21,9 @@ class Feed(Protocol):
     """Where messages come from.
 
     A feed that knows more than whether messages come says so in a further attribute, ``state``, a
-    few words such as "nobody answers": who waited in vain is told.
+    few words such as "nobody answers": who waited in vain is told. One that can ask for messages
+    again has ``go_on(run, n)``, called before `open` in a new process: begin after the first `n`
+    items of `run`.
 
     Attributes
     ----------

@@ -39,17 +39,27 @@ def never() -> bool:
     return False
 
 
+def open_file(path: str | Path, **options: Any) -> h5py.File:
+    """Open the file `path` to read it, without a lock.
+
+    HDF5 would lock it for readers. A detector that opens its file again, to go on writing, then
+    fails; and on network disks without `flock` (Lustre and NFS, as they are often mounted) opening
+    fails, whoever does it. What HDF5_USE_FILE_LOCKING says goes before this.
+    """
+    return h5py.File(path, "r", locking=False, **options)
+
+
 def open_frames(path: str | Path, name: str) -> h5py.File:
     """Open the file `path` to read the frames of its dataset `name` in order.
 
     Chunks of one frame are not cached: HDF5 then reads them straight into the memory that it is
     given (0.28 ms a module of 1.6 MB in place of 0.53). Of larger ones the cache holds one.
     """
-    with h5py.File(path, "r") as file:
+    with open_file(path) as file:
         data = file.get(name)
         together = data.chunks[0] if isinstance(data, h5py.Dataset) and data.chunks else 1
         cache = 0 if together == 1 else together * data.dtype.itemsize * math.prod(data.shape[1:])
-    return h5py.File(path, "r", rdcc_nbytes=cache)
+    return open_file(path, rdcc_nbytes=cache)
 
 
 class Rows:

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.plugins.sources.frames import Rows
+from phasewatch.plugins.sources.frames import Rows, open_file
 from phasewatch.plugins.sources.items import READ_ERRORS, one_line
 
 DETECTOR = "entry/instrument/detector"
+Key = tuple[int, int]  # module, part
 _NAME = re.compile(r"(?P<run>.+)_m(?P<module>\d+)(?P<part>_part\d+)?\.nxs")
 
 
@@ -39,7 +40,7 @@ class RunFiles:
     """
 
     name: str
-    paths: Mapping[tuple[int, int], Path]
+    paths: Mapping[Key, Path]
     modules: tuple[int, ...]
     parts: tuple[int, ...]
 
@@ -92,27 +93,72 @@ def find_run(target: str, *, modules: int | None = None) -> RunFiles:
         There is no such run, the folder holds several, or a module has no file.
     """
     path = Path(target)
+    run, files = list_run(target)
+    if not files:
+        wanted = "RUN" if path.is_dir() else path.name
+        raise PipelineError(f"{path}: no file named {wanted}_m1_part00000.nxs or alike")
+    folder = next(iter(files.values())).parent
+    numbers = _all_modules({module for module, _ in files}, modules, folder)
+    return RunFiles(run, pairs(files, numbers), numbers, tuple(sorted({p for _, p in files})))
+
+
+def list_run(target: str, name: str | None = None) -> tuple[str, dict[Key, Path]]:
+    """Return the name and the files of the one run that `target` names; ("", {}) where none is.
+
+    Parameters
+    ----------
+    target
+        As for `find_run`; it need not be there.
+    name
+        Take the run of this name, whatever others there are.
+
+    Raises
+    ------
+    PipelineError
+        The folder holds several runs, or `target` is another file; OSError: it cannot be read.
+    """
+    path = Path(target)
     folder, wanted = (path, None) if path.is_dir() else (path.parent, path.name)
     if wanted is not None and path.exists():
-        match = _NAME.fullmatch(path.name)
-        if match is None:
-            raise PipelineError(f"{path}: not named as a LAMBDA file, RUN_m1_part00000.nxs")
-        wanted = match["run"]
-    runs: dict[str, list[re.Match[str]]] = {}
-    for name in sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []:
-        if (match := _NAME.fullmatch(name)) and wanted in (None, match["run"]):
-            runs.setdefault(match["run"], []).append(match)
-    if not runs:
-        raise PipelineError(f"{path}: no file named {wanted or 'RUN'}_m1_part00000.nxs or alike")
+        wanted, _ = run_of(path)
+    runs: dict[str, dict[Key, Path]] = {}
+    for entry in sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []:
+        if match := _NAME.fullmatch(entry):
+            key = int(match["module"]), _part(match)
+            runs.setdefault(match["run"], {})[key] = folder / entry
+    if (chosen := name or wanted) is not None:
+        return chosen, runs.get(chosen, {})
     if len(runs) > 1:
         raise PipelineError(
             f"{path} holds {len(runs)} runs; name one: {', '.join(str(path / r) for r in runs)}"
         )
-    [(run, matches)] = runs.items()
-    numbers = _all_modules({int(m["module"]) for m in matches}, modules, folder)
-    suffixes = {_part(m): m["part"] or "" for m in matches}
-    paths = {(m, p): folder / f"{run}_m{m}{s}.nxs" for m in numbers for p, s in suffixes.items()}
-    return RunFiles(run, paths, numbers, tuple(sorted(suffixes)))
+    return next(iter(runs.items()), ("", {}))
+
+
+def run_of(path: Path) -> tuple[str, Key]:
+    """Return which run the file `path` is of by its name, and which (module, part) of it.
+
+    Raises
+    ------
+    PipelineError
+        It is not named as such a file.
+    """
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        raise PipelineError(f"{path}: not named as a LAMBDA file, RUN_m1_part00000.nxs")
+    return match["run"], (int(match["module"]), _part(match))
+
+
+def pairs(files: Mapping[Key, Path], modules: tuple[int, ...]) -> dict[Key, Path]:
+    """Return the path of each module's file of each part in `files`, be it there or not."""
+    found = {}
+    for (_, part), path in files.items():
+        match = _NAME.fullmatch(path.name)
+        assert match is not None
+        for module in modules:
+            name = f"{match['run']}_m{module}{match['part'] or ''}.nxs"
+            found[module, part] = path.with_name(name)
+    return found
 
 
 def read_part(path: Path) -> PartFile:
@@ -128,7 +174,7 @@ def read_part(path: Path) -> PartFile:
     if path.stat().st_size == 0:
         raise PipelineError(f"file {path} is empty: still being written?")
     try:
-        with h5py.File(path, "r") as file:
+        with open_file(path) as file:
             data = _field(file, path, "data", 3)
             numbers = _field(file, path, "sequence_number", 1)
             translation = _field(file, path, "translation/distance", 1)
@@ -166,7 +212,7 @@ def read_pixel_mask(part: PartFile) -> NDArray[np.uint32]:
     """
     name = f"{DETECTOR}/pixel_mask"
     try:
-        with h5py.File(part.path, "r") as file:
+        with open_file(part.path) as file:
             if name not in file:
                 return np.zeros(part.shape, np.uint32)
             mask: NDArray[Any] = np.asarray(file[name])

@@ -118,6 +118,8 @@ class Stream:
 
     def resume(self, run: RunStart, n: int) -> None:
         """Go on with `run`, of which `n` items have come, at what comes from now on."""
+        if (go_on := getattr(self._feed, "go_on", None)) is not None:
+            go_on(run, n)
         self.connect()
         self._run, self._first = run, n
         told: Callable[[RunStart], None] | None = getattr(self._decode, "resume", None)

@@ -8,6 +8,7 @@ from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.plugin import found, keys_of, load, open_sink, open_source
 
 LOCAL = {"address": "tcp://127.0.0.1:*"}
+NEEDED = {"asapo:target#x": {"beamtime": "11", "source": "lambda"}}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,11 @@ def test_right_types_are_taken() -> None:
 def test_keys_can_be_listed() -> None:
     keys = ["address", "every = 50", "wait_for = 0", "wait_s = 30.0", "keys"]
     assert keys_of(load("sinks", "zmq")) == keys
-    assert keys_of(load("sources", "lambda-nexus")) == ["modules"]
+    assert keys_of(load("sources", "lambda-nexus")) == [
+        "modules",
+        "follow = False",
+        "idle_timeout_s",
+    ]
 
 
 def test_every_key_of_ours_is_checked() -> None:
@@ -87,7 +92,8 @@ def test_every_key_of_ours_is_checked() -> None:
                 continue
             target = name if group == "sinks" else f"{name}:target#x"
             keys = [text.partition(" ")[0] for text in keys_of(point.load())]
-            needed = LOCAL if group == "sinks" and "address" in keys else {}
+            local = LOCAL if group == "sinks" and "address" in keys else {}
+            needed = local | NEEDED.get(target, {})
             for key in keys:
                 with pytest.raises(PipelineError, match=f"{name}: key {key!r}: "):
                     open_(target, **{**needed, key: object()})

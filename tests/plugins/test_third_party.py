@@ -78,7 +78,8 @@ def test_without_it() -> None:
 
 
 def test_every_plugin_of_ours_loads() -> None:
-    ours = {"extra-data", "hdf5", "images", "karabo-bridge", "lambda-nexus", "series", "xy", "zmq"}
+    ours = {"asapo", "dectris", "extra-data", "hdf5", "images", "json", "karabo-bridge"}
+    ours |= {"lambda-nexus", "series", "xy", "zmq"}
     sources, sinks = found("sources"), found("sinks")
     assert ours <= set(sources)
     assert {"karabo-bridge", "nexus", "zmq"} <= set(sinks)
