@@ -108,6 +108,11 @@ class Line:
         return 0 if self._stream is None else self._stream.n
 
     @property
+    def rejected(self) -> int:
+        """How many messages that came from the chain were not of our protocol."""
+        return 0 if self._listener is None else self._listener.rejected
+
+    @property
     def pid(self) -> int | None:
         """The process id of the chain, where it is ours."""
         return None if self._program is None else self._program.pid

@@ -46,8 +46,6 @@ class Results:
     ----------
     run
         The run whose results come; None before the first ``start``.
-    missed
-        How many results of it did not come, by the gaps in ``seq``; failures are not results.
     refused
         How many messages were not good; `last_error`: why the last one was not.
     """

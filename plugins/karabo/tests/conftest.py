@@ -89,7 +89,7 @@ def configure(prepared: Path) -> Callable[..., dict[str, str]]:
     def write(*, model: str = "", own: bool = True) -> dict[str, str]:
         control, frames, results = (f"tcp://127.0.0.1:{p}" for p in free_ports(3))
         addresses = {"control": control, "frames": frames, "results": results}
-        classifier = f'[classifier]\nmodel = "{model}"\n' if model else ""
+        classifier = f'[classifier]\nmodel = "{model}"\nown_process = false\n' if model else ""
         path = prepared / f"run-{control.rpartition(':')[2]}.toml"
         path.write_text(CONFIG.format(classifier=classifier, **addresses))
         keys = {"configuration": str(path), "executable": EXECUTABLE}

@@ -7,6 +7,7 @@ all connections have the policy ``wait``. The rate is that of the frames' arriva
 """
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import statistics
@@ -17,6 +18,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import numpy as np
+import psutil
 from broker import broker, free_ports
 
 SHAPE = (1833, 1556)
@@ -27,6 +29,7 @@ def on_loop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run `work` on a loop that is connected to the broker."""
     from karabo.middlelayer.testing import KaraboTestLoopPolicy
 
+    logging.disable(logging.INFO)
     loop = KaraboTestLoopPolicy().new_event_loop()
     loop.run_until_complete(loop.create_task(work(), instance=loop.lead))
     loop.close()
@@ -120,6 +123,11 @@ def rate(times: list[float]) -> float:
     return (len(times) - 1) / (times[-1] - times[0])
 
 
+def cpu_s(*pids: int | None) -> list[float]:
+    """Return the CPU seconds that processes have had so far."""
+    return [sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids]
+
+
 def measure(n: int, rounds: int) -> None:
     """Print the rates of each round, and their medians."""
     from karabo.middlelayer import InputChannel
@@ -152,18 +160,32 @@ def measure(n: int, rounds: int) -> None:
             process.start()
         print("node:", await heard(to_node), "  sources:", await heard(to_sources), flush=True)
         found: dict[str, list[float]] = {"alone": [], "node": []}
+        cpu: dict[str, list[float]] = {}
         for _ in range(rounds):
             client.times = []
+            pids = os.getpid(), *(process.pid for process in others)
+            before = cpu_s(*pids)
             to_sources.send(ALONE)
             await until(lambda: len(client.times) == n)
+            between = cpu_s(*pids)
             found["alone"].append(rate(client.times))
             first = len(chain.times)
             to_sources.send(BEFORE)
             await until(lambda first=first: len(chain.times) >= first + n)
             found["node"].append(rate(chain.times[first:]))
+            after = cpu_s(*pids)
+            for who, i, x, y in (
+                ("client alone", 0, before, between),
+                ("source alone", 1, before, between),
+                ("node", 2, between, after),
+                ("chain's source", 0, between, after),
+            ):
+                cpu.setdefault(who, []).append((y[i] - x[i]) / n * 1e3)
             print("frames/s ", {k: round(v[-1], 1) for k, v in found.items()}, flush=True)
         alone, through = (statistics.median(found[k]) for k in ("alone", "node"))
         print(f"median   alone {alone:.0f}, node {through:.0f}, ratio {through / alone:.2f}")
+        for who, spent in cpu.items():
+            print(f"CPU a frame, {who}: {statistics.median(spent):.1f} ms")
         to_sources.send("")
         to_node.send("")
         chain.over = True
