@@ -17,6 +17,7 @@ from phasewatch.pipeline.transport.links import Transport
 from phasewatch.pipeline.transport.request import Caller
 
 FRAMES = 16  # messages that wait for the chain: 8 frames, each with a start
+RESULTS = 1000  # messages that wait for us: the chain drops what is not taken 1 s after its end
 POLL_MS = 200
 GRACE_S = 10.0
 
@@ -65,7 +66,7 @@ class Listener:
     def __init__(self, address: str, keys: Keys | None, take: Callable[[Message], None]) -> None:
         self._transport = Transport(linger_s=0.0, keys=keys)
         try:
-            self._link = self._transport.link("sub", address, bind=False)
+            self._link = self._transport.link("sub", address, bind=False, hwm=RESULTS)
             self._over = self._transport.wakeup()
         except BaseException:
             self._transport.close()

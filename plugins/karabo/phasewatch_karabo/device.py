@@ -254,6 +254,7 @@ class PhasewatchNode(NodeProperties):
     def _count(self) -> None:
         if self._line is not None:
             counts = self._line.counts
+            self.resultsMissed = self._results.missed
             self.messagesRefused = self._results.refused + self._line.rejected
             self.framesForwarded = counts.forwarded
             self.framesRefused = counts.refused

@@ -209,6 +209,7 @@ class NodeProperties(Device):
     framesDropped = _count("Frames Dropped", "Here, because the chain took none.")
     framesRefused = _count("Frames Refused", "Here, because they were not the image due.")
     lastRefused = _text("Last Refused", "Why, of the last frame that was.")
+    resultsMissed = _count("Results Missed", "Of the runs that have ended: that did not come here.")
     messagesRefused = _count("Messages Refused", "From the chain, because they were not good.")
     received = _count("Received", "By the chain, in this run.")
     classified = _count("Classified", "By the chain, in this run.")

@@ -46,13 +46,15 @@ class Results:
     ----------
     run
         The run whose results come; None before the first ``start``.
+    missed
+        How many results of the runs that have ended did not come.
     refused
         How many messages were not good; `last_error`: why the last one was not.
     """
 
     def __init__(self) -> None:
         self.run: RunStart | None = None
-        self.refused = 0
+        self.refused = self.missed = self._came = 0
         self.last_error = ""
 
     def take(self, message: Message) -> Iterator[RunStart | Result | RunStop]:
@@ -61,14 +63,17 @@ class Results:
         try:
             if isinstance(body, StartBody):
                 if self.run is None or body.run.run_id != self.run.run_id:
-                    self.run = _checked(message.run())
+                    self.run, self._came = _checked(message.run()), 0
                     yield self.run
             elif self.run is None:
                 return  # we came late; the start is repeated
             elif isinstance(body, BatchBody) and body.run_id == self.run.run_id:
-                yield from _items(message, self.run)
+                for result in _items(message, self.run):
+                    self._came += 1
+                    yield result
             elif isinstance(body, StopBody) and body.stop.run_id == self.run.run_id:
                 self.run = None
+                self.missed += max(0, body.stop.loss.classified - self._came)
                 yield body.stop
         except MessageError as error:
             self.refused += 1

@@ -1,5 +1,6 @@
 """The node between a source and a client, over a real broker, with a real chain behind it."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable
@@ -153,10 +154,12 @@ async def test_the_tracker_anew_and_another_model(
     while on.node.state == State.CHANGING:  # frames go on, and none is lost
         await on.source.send(expected["frames"][sent % n], sent)
         sent += 1
+        await asyncio.sleep(0.02)
     assert on.node.state == State.PROCESSING, on.node.status
     await on.source.send(expected["frames"][5], sent)
     await on.results(sent + 1)
     assert on.client.column("trainId") == list(range(sent + 1))
+    assert on.node.resultsMissed.value == 0
     assert on.node.modelDigest.value not in ("", first)
     assert on.node.framesDropped.value == 0
     assert on.client.column("seq")[-1] < n

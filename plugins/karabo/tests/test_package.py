@@ -11,9 +11,10 @@ import pytest
 from karabo.middlelayer import Hash
 
 from phasewatch.pipeline.batch import Batch
-from phasewatch.pipeline.documents import ItemSpec, RunStart
+from phasewatch.pipeline.bodies import StopBody
+from phasewatch.pipeline.documents import ItemSpec, Loss, RunStart, RunStop
 from phasewatch.pipeline.health import Book, Status, run_status
-from phasewatch.pipeline.messages import decode, encode_batch, encode_start
+from phasewatch.pipeline.messages import decode, encode, encode_batch, encode_start
 from phasewatch_karabo import device
 from phasewatch_karabo.alarms import Flow, Limits, warnings
 from phasewatch_karabo.frames import Stream, WrongFrameError
@@ -122,6 +123,9 @@ def test_results_that_are_not_what_was_announced_are_refused() -> None:
     assert (results.refused, "intensity" in results.last_error) == (2, True)
     [result] = take(batch(4))
     assert isinstance(result, Result)
+    loss = Loss(received=3, classified=3)
+    [end] = take(encode(StopBody(stop=RunStop(run_id="r", reason="end", loss=loss))))
+    assert (type(end), results.run, results.missed) == (RunStop, None, 2)
     assert (result.label, result.probability.tolist()) == (-1, [1.0, 1.0])
 
 
