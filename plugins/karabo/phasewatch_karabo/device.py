@@ -49,7 +49,7 @@ class PhasewatchNode(NodeProperties):
         self._results = Results()
         self._last: Status | None = None
         self._seen = (time.monotonic(), 0, 0, 0)  # when; frames in, results, lost here by then
-        self._dropped_in_error = self._n_results = 0
+        self._n_in = self._n_results = self._dropped_in_error = self._train = 0
         self._result_at = 0.0
 
     async def onInitialization(self) -> None:
@@ -65,7 +65,7 @@ class PhasewatchNode(NodeProperties):
         """Frames of a detector."""
         if self.state not in (*TAKING, State.ERROR):
             return
-        self.framesIn = self.framesIn.value + 1
+        self._n_in += 1
         if self.state == State.ERROR or self._line is None:
             self._dropped_in_error += 1
             self._count()
@@ -122,7 +122,7 @@ class PhasewatchNode(NodeProperties):
 
     def _frame(self, data: Hash, stamp: Timestamp) -> Frame:
         t_acq = int(stamp.time_sec) * 10**9 + int(stamp.time_frac) // 10**9
-        id_ = int(stamp.tid) or int(self.framesIn.value) - 1  # no time server: count
+        id_ = int(stamp.tid) or self._n_in - 1  # no time server: count
         try:
             return Frame(id_, t_acq, frame_in(data, self.frameKey.value, dtype_from_number))
         except WrongFrameError as error:
@@ -199,7 +199,7 @@ class PhasewatchNode(NodeProperties):
         data.probability, data.pattern = result.probability, result.pattern
         self._n_results, self._result_at = self._n_results + 1, time.monotonic()
         await self.output.writeData(timestamp=_stamp(result))
-        self.trainId = max(result.id, 0)
+        self._train = max(result.id, 0)
 
     async def _watch(self, line: Line) -> None:
         """Show how the chain is; an error where it does not answer, until it does again."""
@@ -223,8 +223,8 @@ class PhasewatchNode(NodeProperties):
         before, n_in, n_out, n_lost = self._seen
         self._count()
         lost_here = int(self.framesDropped.value + self.framesRefused.value)
-        self._seen = now, int(self.framesIn.value), self._n_results, lost_here
-        self.inputRate = (self._seen[1] - n_in) / (now - before)
+        self._seen = now, self._n_in, self._n_results, lost_here
+        self.inputRate = (self._n_in - n_in) / (now - before)
         self.resultRate = (self._n_results - n_out) / (now - before)
         self.runId = status.run_id
         self.received, self.classified = status.frames.received, status.frames.classified
@@ -252,6 +252,8 @@ class PhasewatchNode(NodeProperties):
             self.status = "; ".join(found)
 
     def _count(self) -> None:
+        """Show what was counted; not at each frame, which cost it 1.8 ms of CPU."""
+        self.framesIn, self.trainId = self._n_in, self._train
         if self._line is not None:
             counts = self._line.counts
             self.resultsMissed = self._results.missed
