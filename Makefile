@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 PACKAGES := bench calibration models pipeline plugins
 LINKS := build/links
 RUN := demo-run
+KARABO := plugins/karabo
+KARABO_VENV := .venv-karabo
 
-.PHONY: demo test lint schema clean
+.PHONY: demo test test-karabo lint schema clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m phasewatch.bench.demo $(RUN)
@@ -16,6 +18,11 @@ demo: $(VENV)/installed
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/installed
 	$(BIN)/pytest -q -n 2 --dist worksteal
+
+# The Karabo device, against a real broker; installs both. Says in one line why it cannot.
+test-karabo: $(VENV)/installed
+	$(KARABO)/prepare $(KARABO_VENV)
+	PHASEWATCH=$(CURDIR)/$(BIN)/phasewatch $(KARABO_VENV)/bin/pytest -q -c $(KARABO)/pytest.ini $(KARABO)/tests
 
 # mypy and import-linter read a tree; the package is mapped onto our folders, so we link one.
 lint: $(VENV)/installed
@@ -37,4 +44,4 @@ $(VENV)/installed: setup.cfg constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build $(RUN) *.egg-info
+	rm -rf $(VENV) $(KARABO_VENV) build $(KARABO)/build $(RUN) *.egg-info $(KARABO)/*.egg-info

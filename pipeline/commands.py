@@ -1,4 +1,4 @@
-"""The commands of the chain: run, status, stop, keys, plugins."""
+"""The commands of the chain: run, status, stop, reset, load, worker, keys, plugins."""
 
 import signal
 import sys
@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from phasewatch.pipeline.config import load_config
+from phasewatch.pipeline.config import Config, load_config
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.health import Status, parse_status
 from phasewatch.pipeline.live_status import follow, render, show
 from phasewatch.pipeline.plugin import found, keys_of
+from phasewatch.pipeline.processes.control import next_path
 from phasewatch.pipeline.processes.supervisor import supervise
 from phasewatch.pipeline.processes.view import View
 from phasewatch.pipeline.progress import ProgressLine
@@ -32,6 +33,7 @@ KeyFolder = Annotated[
 ]
 EVERY_S = 1.0
 WIDTH = 160  # of the table where there is no terminal
+RunId = Annotated[str, typer.Option("--run", help="Only this run: its id, or how that begins.")]
 Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for an answer.")]
 
 
@@ -56,6 +58,15 @@ def run(
     if summary is not None and not summary.absolute().parent.is_dir():
         raise PipelineError(f"--summary {summary}: there is no folder {summary.parent}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the first Ctrl-C: stop in order
+    following: Config | None = checked
+    while following is not None:
+        following = _run(following, summary)
+        summary = None if summary is None else next_path(summary)
+    return 0
+
+
+def _run(config: Config, summary: Path | None) -> Config | None:
+    """Run `config` to its end; return the configuration of the run that is to follow."""
     seen: list[View] = []
     with ProgressLine(Console()) as progress:
 
@@ -63,7 +74,7 @@ def run(
             seen[:] = [view]
             progress(view)
 
-        outcome = supervise(checked, on_update=update)
+        outcome = supervise(config, on_update=update)
     stop = outcome.stop
     if stop is not None and (outcome.error is None or stop.loss.received):
         for text in lines(stop, seen[0].classes):
@@ -71,12 +82,12 @@ def run(
     if stop is not None and summary is not None:
         write_summary(stop, summary)
         typer.echo(f"summary {summary}")
-    for path in (sink.options["path"] for sink in checked.sink if "path" in sink.options):
+    for path in (sink.options["path"] for sink in config.sink if "path" in sink.options):
         if seen[0].written:
             typer.echo(f"result {path}")
     if outcome.error is not None:
         raise PipelineError(outcome.error)
-    return 0
+    return outcome.next
 
 
 def status(
@@ -110,21 +121,57 @@ def status(
                 typer.echo(f"no answer any more from {address}: the run is over")
 
 
-def stop(
-    address: Address,
-    wait: Wait = 2.0,
-    keys: KeyFolder = None,
-    run: Annotated[
-        str, typer.Option("--run", help="Only this run: its id, or how that begins.")
-    ] = "",
-) -> None:
+def stop(address: Address, wait: Wait = 2.0, keys: KeyFolder = None, run: RunId = "") -> None:
     """Stop the source of a run; what was received still comes through."""
     with Caller(address, keys=_keys(keys)) as caller:
-        there = parse_status(caller.ask("status", timeout_s=wait), where=address).run_id
-        if not there.startswith(run):
-            raise PipelineError(f"{address}: run {there} is there, not {run}")
+        there = _run_id(caller, wait, run)
         caller.ask("stop", timeout_s=wait, run_id=there)  # another may have come since
     typer.echo(f"stopping run {there}")
+
+
+def reset(address: Address, wait: Wait = 2.0, keys: KeyFolder = None, run: RunId = "") -> None:
+    """Let the tracker of a run begin anew with the next item; an event says which it was."""
+    with Caller(address, keys=_keys(keys)) as caller:
+        there = _run_id(caller, wait, run)
+        caller.ask("reset", timeout_s=wait, run_id=there)
+    typer.echo(f"the tracker of run {there} begins anew with the next item")
+
+
+def load(
+    address: Address,
+    model: Annotated[Path | None, typer.Option(help="Folder of the model to take.")] = None,
+    poni: Annotated[Path | None, typer.Option(help="Geometry to take.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Mask to take.")] = None,
+    dark: Annotated[Path | None, typer.Option(help="Dark to take.")] = None,
+    flat: Annotated[Path | None, typer.Option(help="Flat field to take.")] = None,
+    at_end: Annotated[
+        bool, typer.Option("--at-end", help="Not now, but when the source ends by itself.")
+    ] = False,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds that it may take to try.")] = 60.0,
+    keys: KeyFolder = None,
+    run: RunId = "",
+) -> None:
+    """Go on with another model or calibration: tried first; then a run ends and the next begins.
+
+    The files must be on the host of the run. What was received comes through in the present run,
+    with what it began with; result files of the next one get a number: result.2.nxs.
+    """
+    named = {"model": model, "poni": poni, "mask": mask, "dark": dark, "flat": flat}
+    files = {key: str(path.absolute()) for key, path in named.items() if path is not None}
+    with Caller(address, keys=_keys(keys)) as caller:
+        there = _run_id(caller, 2.0, run)
+        said = caller.ask("load", timeout_s=wait, run_id=there, at_end=at_end, **files)
+    digests = said.get("digests")
+    for name, digest in (digests if isinstance(digests, dict) else {}).items():
+        typer.echo(f"{name} {digest}")
+    typer.echo(f"the next run begins with it when run {there} has ended")
+
+
+def _run_id(caller: Caller, wait: float, wanted: str) -> str:
+    there = parse_status(caller.ask("status", timeout_s=wait), where=caller.address).run_id
+    if not there.startswith(wanted):
+        raise PipelineError(f"{caller.address}: run {there} is there, not {wanted}")
+    return there
 
 
 class _Role(StrEnum):

@@ -94,9 +94,12 @@ class Zone(Document):
 
 
 class Event(Document):
-    """Something that happened to the sample, as the tracker saw it."""
+    """Something that happened to the sample, as the tracker saw it.
 
-    kind: Literal["onset", "completed", "reversed", "unknown"]
+    ``reset``: the tracker began anew with item `seq`, because a user asked for it.
+    """
+
+    kind: Literal["onset", "completed", "reversed", "unknown", "reset"]
     seq: int
     id: int
     t_acq: int | None

@@ -22,8 +22,7 @@ class Children:
 
     def start(self, role: str) -> None:
         """Start `role`, in the place of the one that ended."""
-        # One thread each: the processes are the parallelism, and sums do not depend on a count.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        environment = one_thread()
         if self._keys is not None:
             environment[KEYS] = self._keys
         self._processes[role] = subprocess.Popen(
@@ -65,3 +64,11 @@ class Children:
             if process.stdin is not None:
                 process.stdin.close()
         self._processes = {}
+
+
+def one_thread() -> dict[str, str]:
+    """Return the environment of a process of a run.
+
+    One thread each: the processes are the parallelism, and sums do not depend on a count.
+    """
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -19,7 +19,6 @@ from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import (
     Message,
     Part,
-    decode,
     encode,
     encode_batch,
     encode_packed,
@@ -29,6 +28,7 @@ from phasewatch.pipeline.messages import (
 from phasewatch.pipeline.plugin import Source, open_source
 from phasewatch.pipeline.processes.desk import Desk, Setup
 from phasewatch.pipeline.processes.intake import Intake, resume_at
+from phasewatch.pipeline.processes.note import note_of, noted
 from phasewatch.pipeline.processes.onward import encode_endings
 from phasewatch.pipeline.processes.reader import Reader
 from phasewatch.pipeline.transport.links import Link, Transport, Wakeup
@@ -79,10 +79,10 @@ def begin(source: Source, setup: Setup, memory: int) -> tuple[RunStart, Ring]:
                 f"[runtime] ring: {slots} slots, but the model looks at {context} items before: "
                 f"at least {context + 1}"
             )
-        note = b"".join(_framed(encode_start(run)))
-        return announce(run, setup), Ring.create(memory, run.items, slots=slots, note=note)
+        ring = Ring.create(memory, run.items, slots=slots, note=note_of(run))
+        return announce(run, setup), ring
     ring = Ring.attach(memory, writable=True)
-    run = decode(_unframed(ring.note)).run()
+    run = noted(ring)
     resume = getattr(source, "resume", None)
     if resume is not None:
         replays = getattr(source, "replays", True)
@@ -300,17 +300,3 @@ class Receiver:
 def _no_packing(wanted: Callable[[], bool]) -> Packing | None:
     """Stand in for the `pack` that a source does not have."""
     return None
-
-
-def _framed(parts: list[Part]) -> list[bytes]:
-    """Return `parts` each with its length before it."""
-    return [x for part in parts for x in (len(part).to_bytes(8, "little"), bytes(part))]
-
-
-def _unframed(note: bytes) -> list[bytes]:
-    parts, at = [], 0
-    while at < len(note):
-        length = int.from_bytes(note[at : at + 8], "little")
-        parts.append(note[at + 8 : at + 8 + length])
-        at += 8 + length
-    return parts

@@ -25,6 +25,7 @@ from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import encode
 from phasewatch.pipeline.observe import Observers, open_observers
 from phasewatch.pipeline.processes.children import Children
+from phasewatch.pipeline.processes.control import Control
 from phasewatch.pipeline.processes.desk import Clock
 from phasewatch.pipeline.processes.guests import Guests
 from phasewatch.pipeline.processes.layout import addresses, roles
@@ -44,10 +45,14 @@ STUCK_NS = 60_000_000_000  # without a word; compiling for a new kind of frame t
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: what was found, and what went wrong (None: nothing)."""
+    """How a run ended: what was found, and what went wrong (None: nothing).
+
+    `next`: the configuration of the run that is to begin now, if one was loaded.
+    """
 
     stop: RunStop | None
     error: str | None
+    next: Config | None = None
 
 
 def supervise(
@@ -88,6 +93,7 @@ def supervise(
                 grace_s = GRACE_S if outcome.error is None else GRACE_AFTER_ERROR_S
                 return outcome
             finally:
+                supervisor.control.close()
                 supervisor.tell_all("finish")
                 children.end(grace_s=grace_s)
         finally:
@@ -127,6 +133,16 @@ class Supervisor:
                 setup=lambda: self._setup(ring=None, again=False),
                 gone=lambda name: self._tell("receiver", "gone", role=name),
             )
+        self.control = Control(
+            desks.control,
+            config,
+            self.view,
+            ring,
+            clock=clock,
+            stop=self._stop_source,
+            reset=self._reset_tracker,
+        )
+        self._reset_due = False  # the tracker was told, and has not said that it did
         self._present: set[str] = set()
         self._known = frozenset(roles(config))
         self._alive = set(self._known)  # as far as can be told
@@ -154,7 +170,8 @@ class Supervisor:
                 links = [hub, control] if gate is None else [hub, control, gate]
                 ready = self._transport.poll(links, timeout_ms=100)
                 if control in ready:
-                    self._answer()
+                    self.control.hear()
+                self.control.check()
                 while hub.waiting:  # all, before anyone is thought to hang
                     self._hear()
                 if self._guests is not None:
@@ -169,9 +186,9 @@ class Supervisor:
             except KeyboardInterrupt:
                 if self._interrupted or "receiver" not in self._present:
                     raise
-                self._interrupted = True
+                self._interrupted, self.control.next = True, None
                 self._stop_source("stopped by the user")
-        return Outcome(self._stop, self._error or None)
+        return Outcome(self._stop, self._error or None, None if self._error else self.control.next)
 
     def _over(self) -> bool:
         if self._error and not self._draining and self._abort_by < self._clock():
@@ -191,6 +208,10 @@ class Supervisor:
             self._tell("receiver", "stop", reason=reason)
         else:
             self._error = f"{reason} before the source had begun"
+
+    def _reset_tracker(self) -> None:
+        self._reset_due = True
+        self._tell("tracker", "reset")
 
     def _tell(self, to: str, what: str, /, **data: Any) -> None:
         try:
@@ -222,6 +243,8 @@ class Supervisor:
         elif body.what == "ready":
             self._not_ready.discard(role)
             self.view.classes = tuple(data.get("classes", self.view.classes))
+            if role == "tracker" and self._reset_due:  # one that was started again does not know
+                self._reset_tracker()
             self._go()
         elif body.what == "started":
             self.view.expected, self.view.source = data["expected"], data["source"]
@@ -230,7 +253,9 @@ class Supervisor:
                 self._stop_source(self.view.stopping)
             self._go()
         elif body.what == "event":
-            self.view.events.append(Event.model_validate(data["event"], strict=False))
+            event = Event.model_validate(data["event"], strict=False)
+            self._reset_due &= event.kind != "reset"
+            self.view.events.append(event)
             del self.view.events[:-MAX_EVENTS]
             self.view.n_events += 1
         elif body.what == "tracked":
@@ -335,20 +360,3 @@ class Supervisor:
             counts = {name: int(health.get(name, 0)) for name in ("received", "missed")}
             self._tell("tracker", "abort", reason=error, **counts)
         self._abort_by = self._clock() + ABORT_NS
-
-    def _answer(self) -> None:
-        received = self._desks.control.receive()
-        if received is None or not isinstance(body := received[1].body, ControlBody):
-            return
-        if body.what == "status":
-            told = status(self.view, self._clock()).model_dump(mode="json")
-            reply = ControlBody(what="status", data=told)
-        elif body.what == "stop" and body.data.get("run_id", self.view.run_id) != self.view.run_id:
-            text = f"run {self.view.run_id} is here, not the one that is to be stopped"
-            reply = ControlBody(what="error", data={"text": text})
-        elif body.what == "stop":
-            self._stop_source("stopped by request")
-            reply = ControlBody(what="stopping", data={"run_id": self.view.run_id})
-        else:
-            reply = ControlBody(what="error", data={"text": f"no command {body.what!r}"})
-        self._desks.control.offer(encode(reply), to=received[0])  # who asks must listen

@@ -52,6 +52,8 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
         for what, data in desk.commands():
             if what == "abort":
                 tracker.abort(str(data["reason"]), int(data["received"]), int(data["missed"]))
+            elif what == "reset":
+                tracker.reset()
         if tracker.results in ready:
             received = tracker.results.receive()
             if received is not None:
@@ -124,6 +126,12 @@ class TrackerProcess:
             if batch is not None:
                 self._check(batch.seq.tolist())
                 self._reorder.add(batch)
+
+    def reset(self) -> None:
+        """Follow the transition anew, from the next item on; the loss table goes on."""
+        if self._track is not None and self._begun:
+            self._track.reset()
+            self._phase = None
 
     def abort(self, reason: str, received: int, missed: int) -> None:
         """End the run here, without a receiver that could say how much it had received."""

@@ -5,7 +5,7 @@ import numpy as np
 from phasewatch.pipeline.batch import Batch
 from phasewatch.pipeline.documents import Event, ItemSpec, RunStart, Zone
 from phasewatch.pipeline.errors import PipelineError
-from phasewatch.pipeline.tracker import Prediction, Rules, initial, step
+from phasewatch.pipeline.tracker import UNKNOWN, Prediction, Rules, initial, step
 
 
 class Track:
@@ -32,7 +32,7 @@ class Track:
             reversal=self._reversal,
             novelty=self._novelty,
         )
-        self.state = initial(self._rules)
+        self.state, self._afresh = initial(self._rules), False
         return run.evolve(
             items={
                 **run.items,
@@ -41,6 +41,10 @@ class Track:
             }
         )
 
+    def reset(self) -> None:
+        """Begin anew with the next item; an event ``reset`` says which it was."""
+        self._afresh = True
+
     def process(self, batch: Batch) -> Batch:
         """Fold the predictions of `batch` in."""
         if not np.isfinite(batch.arrays["probability"]).all():
@@ -48,6 +52,8 @@ class Track:
         posterior = np.empty((len(batch), self._rules.n_classes))
         phase = np.empty(len(batch), np.int32)
         state, events = self.state, list[Event]()
+        if self._afresh and len(batch):
+            state, events = initial(self._rules), [_reset(batch, self._rules.n_classes)]
         for i in range(len(batch)):
             prediction = Prediction(
                 seq=int(batch.seq[i]),
@@ -59,7 +65,7 @@ class Track:
             state, report = step(self._rules, state, prediction)
             posterior[i], phase[i] = report.posterior, report.phase
             events += report.events
-        self.state = state
+        self.state, self._afresh = state, self._afresh and not len(batch)
         self._events += events
         return batch.with_arrays(posterior=posterior, phase=phase)
 
@@ -77,3 +83,10 @@ class Track:
     def confidence(self) -> float:
         """The classification confidence, thesis eq. 3.1."""
         return self.state.ambiguity.confidence()
+
+
+def _reset(batch: Batch, n_classes: int) -> Event:
+    """Return what says that the tracker began anew with the first item of `batch`."""
+    t_acq = None if batch.t_acq is None else int(batch.t_acq[0])
+    seq, id_, even = int(batch.seq[0]), int(batch.ids[0]), 1.0 / n_classes
+    return Event(kind="reset", seq=seq, id=id_, t_acq=t_acq, phase=UNKNOWN, posterior=even)

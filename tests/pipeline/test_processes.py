@@ -183,8 +183,8 @@ def test_status_stop_and_strangers_at_the_control_socket(tmp_path: Path) -> None
     assert status["processes"].keys() == {"receiver", "reducer-0", "tracker", "sink"}
     run_id = outcome.stop.run_id
     assert [error["text"] for error in said["error"]] == [
-        "no command 'dance'",
-        f"run {run_id} is here, not the one that is to be stopped",
+        "no command 'dance'; there are: status, stop, reset, load",
+        f"run {run_id} is here, not the one that stop is meant for",
     ]
     assert stopping["run_id"] == run_id
     whole(outcome)

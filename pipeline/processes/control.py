@@ -1,0 +1,218 @@
+"""What users ask of a run through its control socket, and the answers.
+
+``status``, ``stop``, ``reset`` (the tracker begins anew) and ``load`` (another model or
+calibration). What is to be loaded is tried first, in a process of its own; where it is good the
+present run ends in order and the next one begins with it, so that the boundary is one of ``seq``
+and the ``start`` of the next run has the new digests.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from phasewatch.pipeline.bodies import ControlBody
+from phasewatch.pipeline.config import CalibrationConfig, Config, SinkConfig
+from phasewatch.pipeline.documents import Document
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.messages import encode
+from phasewatch.pipeline.processes.desk import Clock
+from phasewatch.pipeline.processes.trial import Trial
+from phasewatch.pipeline.processes.view import View, status
+from phasewatch.pipeline.transport.links import Link
+
+LOADED = "another configuration was loaded"
+
+
+def _absolute(path: str) -> str:
+    if not Path(path.partition("#")[0]).is_absolute():
+        raise ValueError("not an absolute path on the host of the run")
+    return path
+
+
+FilePath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_absolute)]
+
+
+class Asked(Document):
+    """What every command may say: the run it is meant for."""
+
+    run_id: Annotated[str, Field(max_length=128)] | None = None
+
+
+class Load(Asked):
+    """The files to take instead; `at_end`: when the source ends by itself, not now."""
+
+    model: FilePath | None = None
+    poni: FilePath | None = None
+    mask: FilePath | None = None
+    dark: FilePath | None = None
+    flat: FilePath | None = None
+    at_end: bool = False
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What is named, by its key."""
+        return self.model_dump(include={"model", *IMAGES}, exclude_none=True)
+
+
+IMAGES = ("poni", "mask", "dark", "flat")
+COMMANDS: dict[str, type[Asked]] = {"status": Asked, "stop": Asked, "reset": Asked, "load": Load}
+
+
+class Control:
+    """The control socket of a run.
+
+    Parameters
+    ----------
+    link
+        The socket, a router.
+    config, view
+        The run.
+    ring
+        Descriptor of its shared memory.
+    stop, reset
+        What ends the source, with a reason, and what lets the tracker begin anew.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        config: Config,
+        view: View,
+        ring: int,
+        *,
+        clock: Clock,
+        stop: Callable[[str], None],
+        reset: Callable[[], None],
+    ) -> None:
+        self._link, self._config, self._view, self._ring = link, config, view, ring
+        self._clock = clock
+        self._stop, self._reset = stop, reset
+        self._trial: tuple[Trial, bytes, bool] | None = None
+        self.next: Config | None = None
+
+    def hear(self) -> None:
+        """Answer who asks."""
+        received = self._link.receive()
+        if received is None or not isinstance(body := received[1].body, ControlBody):
+            return
+        try:
+            reply = self._do(received[0], body.what, body.data)
+        except PipelineError as error:
+            reply = ControlBody(what="error", data={"text": str(error)})
+        if reply is not None:
+            self._answer(received[0], reply)
+
+    def check(self) -> None:
+        """Take the result of a trial that is over; the next run will be with what was tried."""
+        if self._trial is None or not self._trial[0].over:
+            return
+        (trial, who, at_end), self._trial = self._trial, None
+        digests, error = trial.result()
+        if not error and self._view.stopping:
+            error = f"the run is being stopped: {self._view.stopping}"
+        if error:
+            self._answer(who, ControlBody(what="error", data={"text": error}))
+            return
+        self.next = following(trial.config, self._view.control)
+        if not at_end:
+            self._stop(LOADED)
+        self._answer(who, ControlBody(what="loaded", data={"digests": digests}))
+
+    def close(self) -> None:
+        """End a trial that is going on."""
+        if self._trial is not None:
+            self._trial[0].close()
+            self._trial = None
+
+    def _do(self, who: bytes, what: str, data: dict[str, Any]) -> ControlBody | None:
+        asked = _checked(what, data)
+        run_id = self._view.run_id
+        if asked.run_id not in (None, run_id):
+            raise PipelineError(f"run {run_id} is here, not the one that {what} is meant for")
+        if isinstance(asked, Load):
+            self._load(asked, who)
+            return None
+        if what == "stop":
+            self.next = None
+            self._stop("stopped by request")
+            return ControlBody(what="stopping", data={"run_id": run_id})
+        if what == "reset":
+            if self._config.classifier is None:
+                raise PipelineError("reset: the run has no [classifier], so nothing is tracked")
+            self._reset()
+            return ControlBody(what="resetting", data={"run_id": run_id})
+        told = status(self._view, self._clock()).model_dump(mode="json")
+        return ControlBody(what="status", data=told)
+
+    def _load(self, asked: Load, who: bytes) -> None:
+        if self._trial is not None:
+            raise PipelineError("load: another configuration is being tried; ask again")
+        if not self._view.source or self._view.stopping:
+            how = "is being stopped" if self._view.stopping else "has not begun"
+            raise PipelineError(f"load: the run {how}")
+        self._trial = Trial(changed(self._config, asked.files), self._ring), who, asked.at_end
+
+    def _answer(self, who: bytes, reply: ControlBody) -> None:
+        self._link.offer(encode(reply), to=who)  # who asks must listen
+
+
+def changed(config: Config, files: dict[str, str]) -> Config:
+    """Return `config` with `files` in place of its own.
+
+    Raises
+    ------
+    PipelineError
+        Nothing is named, or what is named has no table that it could be in.
+    """
+    if not files:
+        raise PipelineError(f"load: name at least one of model, {', '.join(IMAGES)}")
+    images = {key: files[key] for key in IMAGES if key in files}
+    update: dict[str, Any] = {}
+    if "model" in files:
+        if config.classifier is None:
+            raise PipelineError("load: model: the run has no [classifier]")
+        update["classifier"] = config.classifier.model_copy(update={"model": Path(files["model"])})
+    if images:
+        if config.calibration is None:
+            raise PipelineError(f"load: {', '.join(images)}: the run has no [calibration]")
+        keys = config.calibration.model_dump() | images
+        update["calibration"] = CalibrationConfig(**keys)
+    return config.model_copy(update=update)
+
+
+def following(config: Config, control: str) -> Config:
+    """Return `config` for the run after it: the same control socket, files with other names."""
+    sinks = tuple(
+        SinkConfig(type=s.type, policy=s.policy, **_next_path(s.options)) for s in config.sink
+    )
+    runtime = config.runtime.model_copy(update={"control": control})
+    return config.model_copy(update={"sink": sinks, "runtime": runtime})
+
+
+def next_path(path: Path) -> Path:
+    """Return the first of ``NAME.2.EXT``, ``NAME.3.EXT``, ... after `path` that does not exist."""
+    name, dot, number = path.stem.rpartition(".")
+    if not (dot and number.isdecimal() and len(number) < 6):
+        name, number = path.stem, "1"
+    n = int(number) + 1
+    while (other := path.with_name(f"{name}.{n}{path.suffix}")).exists():
+        n += 1
+    return other
+
+
+def _next_path(options: dict[str, Any]) -> dict[str, Any]:
+    path = options.get("path")
+    return {**options, "path": str(next_path(Path(path)))} if isinstance(path, str) else options
+
+
+def _checked(what: str, data: dict[str, Any]) -> Asked:
+    if what not in COMMANDS:
+        raise PipelineError(f"no command {what!r}; there are: {', '.join(COMMANDS)}")
+    try:
+        return COMMANDS[what].model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PipelineError(f"{what}: {where:.64}: {first['msg']}") from None

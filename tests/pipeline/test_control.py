@@ -1,0 +1,195 @@
+"""What users ask of a run that goes on: to begin the tracker anew, to go on with another model."""
+
+import json
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from phasewatch.pipeline.batch import Batch
+from phasewatch.pipeline.bodies import ControlBody
+from phasewatch.pipeline.config import CalibrationConfig, Config, SourceConfig
+from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.messages import encode
+from phasewatch.pipeline.processes.control import changed, next_path
+from phasewatch.pipeline.processes.supervisor import supervise
+from phasewatch.pipeline.stages.track import Track
+from phasewatch.pipeline.transport.links import Link, Transport
+
+
+def predictions(*labels: int) -> Batch:
+    seq = np.arange(len(labels))
+    probability = np.eye(2, dtype=np.float32)[list(labels)]
+    novelty = np.zeros(len(labels), np.float32)
+    return Batch(seq, seq + 100, None, {"probability": probability, "novelty": novelty})
+
+
+def test_a_tracker_that_begins_anew_forgets_and_says_so() -> None:
+    run = RunStart(run_id="r", source="a:b", items={}, classes=("before", "after"))
+    track, fresh = Track(), Track()
+    track.start(run)
+    fresh.start(run)
+    track.process(predictions(0, 0, 1, 0, 1, 1, 1))
+    track.take_events()
+    track.reset()
+    track.process(predictions().select(slice(0, 0)))  # nothing: it is still due
+    later = predictions(0, 0, 0, 1, 1)
+    assert np.array_equal(
+        track.process(later).arrays["posterior"], fresh.process(later).arrays["posterior"]
+    )
+    assert (track.state, track.zones) == (fresh.state, fresh.zones)
+    event, *others = track.take_events()
+    assert (event.kind, event.seq, event.id, event.phase) == ("reset", 0, 100, -1)
+    assert others == fresh.take_events()
+    track.process(predictions(1))
+    assert "reset" not in [e.kind for e in track.take_events()]
+
+
+def test_result_files_of_the_next_run_are_new(tmp_path: Path) -> None:
+    assert next_path(tmp_path / "scan-42.nxs").name == "scan-42.2.nxs"
+    (tmp_path / "scan-42.2.nxs").touch()
+    assert next_path(tmp_path / "scan-42.nxs").name == "scan-42.3.nxs"
+    assert next_path(tmp_path / "scan-42.2.nxs").name == "scan-42.3.nxs"
+    assert next_path(tmp_path / "lines").name == "lines.2"
+
+
+def test_only_what_the_configuration_has_is_changed() -> None:
+    config = Config(source=SourceConfig(uri="a:b"))
+    for files, text in (
+        ({}, "load: name at least one of model, poni, mask, dark, flat"),
+        ({"model": "/m"}, "load: model: the run has no [classifier]"),
+        ({"poni": "/p"}, "load: poni: the run has no [calibration]"),
+    ):
+        with pytest.raises(PipelineError) as refused:
+            changed(config, files)
+        assert str(refused.value) == text
+    calibrated = config.model_copy(
+        update={"calibration": CalibrationConfig(poni="/old", mask="/mask")}
+    )
+    assert changed(calibrated, {"poni": "/new"}).calibration == CalibrationConfig(
+        poni="/new", mask="/mask"
+    )
+
+
+class User:
+    """Asks a run, as a generator that waits for each answer."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport, self._link = transport, None
+
+    def ask(self, address: str, what: str, **data: Any) -> Generator[None, None, ControlBody]:
+        if self._link is None:
+            self._link: Link | None = self._transport.link("dealer", address, bind=False)
+        link = self._link
+        assert link is not None
+        link.send(encode(ControlBody(what=what, data=data)))
+        while not self._transport.poll([link], 0):
+            yield
+        received = link.receive()
+        assert received is not None
+        body = received[1].body
+        assert isinstance(body, ControlBody)
+        return body
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line["event"] for line in lines if "event" in line]
+
+
+@pytest.fixture
+def user() -> Iterator[User]:
+    with Transport(linger_s=0) as transport:
+        yield User(transport)
+
+
+def test_a_run_whose_tracker_begins_anew(
+    ramps: Any, model: Path, play: Any, tmp_path: Path, user: User
+) -> None:
+    def act(run: Any) -> Generator[None, None, None]:
+        yield from run.progress(50)
+        reply = yield from user.ask(run.view.control, "reset", run_id=run.view.run_id)
+        assert reply.what == "resetting"
+        yield from run.until(lambda: [e.kind for e in run.view.events].count("reset") == 1)
+        yield from run.kill("tracker")  # it dies before it could: the next one is told
+        reply = yield from user.ask(run.view.control, "reset")
+        yield from run.until(lambda: [e.kind for e in run.view.events].count("reset") == 2)
+
+    outcome = ramps.run(ramps.configure(model), play(act))
+    assert outcome.next is None
+    assert [e["kind"] for e in events(tmp_path / "lines.json")].count("reset") == 2
+
+
+def test_a_run_goes_on_with_another_model(
+    ramps: Any, model: Path, play: Any, tmp_path: Path, user: User
+) -> None:
+    """Hostile words are refused, the run goes on; then the next one begins with what was loaded."""
+    from phasewatch.models import load, save
+
+    network, card, novelty = load(model)
+    next(network.parameters()).data += 0.01
+    save(tmp_path / "other", network, card, novelty)
+    (tmp_path / "sink").mkdir()
+    os.mkfifo(gate := tmp_path / "gate")  # the run waits, for what is tried takes a core as well
+    sink = {"type": "lines", "path": "sink/lines.json", "gate": str(gate), "gate_at": 300}
+    said: dict[str, Any] = {}
+
+    def act(run: Any) -> Generator[None, None, None]:
+        yield from run.progress(1)
+        ask = run.view.control
+        for what, data, text in (
+            ("load", {"model": 3}, "load: model: Input should be a valid string"),
+            ("load", {"model": "m" * 5000}, "load: model: String should have at most 4096"),
+            ("load", {"model": "here"}, "not an absolute path on the host of the run"),
+            ("load", {"pickle": "/x"}, "load: pickle: Extra inputs are not permitted"),
+            ("load", {}, "name at least one of model"),
+            ("load", {"poni": "/x"}, "the run has no [calibration]"),
+            ("load", {"model": str(tmp_path / "nowhere")}, "nowhere"),
+            ("reset", {"run_id": "another"}, "not the one that reset is meant for"),
+            ("stop", {"run_id": ["x"]}, "stop: run_id: Input should be a valid string"),
+        ):
+            reply = yield from user.ask(ask, what, **data)
+            assert reply.what == "error", (what, data, reply)
+            assert text in reply.data["text"], reply.data["text"]
+        assert not run.view.stopping
+        said["run"] = run.view.run_id
+        reply = yield from user.ask(ask, "load", model=str(tmp_path / "other"))
+        assert reply.what == "loaded", reply
+        said["digests"] = reply.data["digests"]
+        yield from run.open_gate(gate)
+
+    acting = play(act, stop=False)
+    config = ramps.configure(model, sink=[sink])
+    outcome = supervise(config, on_update=acting, on_start=acting.start)
+    assert acting.over
+    assert outcome.error is None
+    assert outcome.stop is not None
+    assert outcome.stop.reason == "another configuration was loaded"
+    assert outcome.stop.loss.classified == outcome.stop.loss.received >= 300
+    following = outcome.next
+    assert following is not None
+    assert following.runtime.control == acting.view.control
+
+    def act_again(run: Any) -> Generator[None, None, None]:
+        yield from run.progress(1)
+        assert run.view.run_id != said["run"]
+        reply = yield from user.ask(run.view.control, "load", model=str(model), at_end=True)
+        assert reply.what == "loaded", reply
+        assert not run.view.stopping
+        reply = yield from user.ask(run.view.control, "stop")
+        assert reply.what == "stopping"
+        yield from run.open_gate(gate)
+
+    acting = play(act_again, stop=False)
+    outcome = supervise(following, on_update=acting, on_start=acting.start)
+    assert (outcome.error, outcome.next) == (None, None)  # who stops it wants none to follow
+    first, second = (
+        json.loads((tmp_path / "sink" / name).read_text().splitlines()[0])["start"]["digests"]
+        for name in ("lines.json", "lines.2.json")
+    )
+    assert second["model"] == said["digests"]["model"] != first["model"]
+    assert second["configuration"] != first["configuration"]
