@@ -139,3 +139,15 @@ def test_nacl_crcl3(data_dir):
     assert found.accuracy > 0.97
     assert found.confidence > 0.95
     assert [series.order[i] for i in found.boundary(found.zones[0])] == [405, 410]
+
+
+def test_a_series_without_a_transition_gets_none(data_dir):
+    """Drift alone, labelled as if it were two phases: no boundary that could be believed."""
+    series = read_series(data_dir / "series" / "mgmn2o4_yocl_gradient.npz")
+    n = len(series)
+    index = np.concatenate([np.linspace(5, n // 4, 5), np.linspace(n - n // 4, n - 6, 5)])
+    labels = Labels(index.astype(np.int64), np.repeat([0, 1], 5), ("before", "after"))
+    net, card, novelty = train(series, labels, model="fcnn")
+    found = evaluate(Predictor(net, card, novelty, device="cpu"), series)
+    assert found.confidence < 0.5
+    assert found.probability.max(axis=1).mean() < 0.7
