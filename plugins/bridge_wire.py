@@ -65,6 +65,8 @@ class Block:
             raise MessageError(
                 f"{name}: {dtype} {tuple(shape)} is {nbytes} bytes, {self.data.nbytes} came"
             )
+        if math.prod(n or 1 for n in shape) >= 1 << 40:  # numpy counts empty axes as 1
+            raise MessageError(f"{name}: {tuple(shape)} is too large, though empty")
         return np.ndarray(tuple(shape), dtype, self.data)
 
 

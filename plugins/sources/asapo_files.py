@@ -60,7 +60,7 @@ class Announced:
 
     def _take(self, number: int, part: Part) -> None:
         name = part.meta.get("name")
-        if not isinstance(name, str) or not 0 < len(name) <= 4096 or "\0" in name:
+        if not isinstance(name, str) or not 0 < len(name) <= 4096 or not name.isprintable():
             return self._refuse("no name", f"message {number}: no name of a file")
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:

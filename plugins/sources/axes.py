@@ -69,7 +69,15 @@ def told_by(shape: Sequence[int], axes: str | None, name: str) -> str:
 
 
 def ordered(array: NDArray[Any], axes: str) -> NDArray[Any]:
-    """Return `array`, whose axes are `axes`, as (pulses, modules, rows, columns): a view."""
+    """Return `array`, whose axes are `axes`, as (pulses, modules, rows, columns): a view.
+
+    Raises
+    ------
+    MessageError
+        An axis of which the first entry is taken has none.
+    """
+    if any(letter == "0" and not n for letter, n in zip(axes, array.shape, strict=True)):
+        raise MessageError(f"shape {array.shape}: an axis of which one entry is taken has none")
     taken = array[tuple(0 if letter == "0" else slice(None) for letter in axes)]
     left = axes.replace("0", "")
     for letter in "mp":

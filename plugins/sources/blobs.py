@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from phasewatch.calibration import masks
+from phasewatch.calibration.errors import CalibrationError
 from phasewatch.pipeline.documents import ItemSpec
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import MessageError
@@ -22,6 +24,20 @@ from phasewatch.plugins.sources.trust import check_item
 Codec = Literal["raw", "lz4", "bslz4"]
 _KINDS = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8")
 DTYPES = {np.dtype(kind).name: np.dtype(kind) for kind in _KINDS}
+
+
+def mask_of(blob: "Blob") -> NDArray[np.bool_]:
+    """Return which pixels (height, width) the pixel mask `blob` marks.
+
+    Raises
+    ------
+    MessageError
+        It cannot be decoded, or is none of bits.
+    """
+    try:
+        return masks.of_bits("pixel mask", blob.array())
+    except (PipelineError, CalibrationError) as error:
+        raise MessageError(f"pixel mask: {error}") from None
 
 
 @dataclass(frozen=True)

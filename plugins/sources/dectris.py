@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from phasewatch.pipeline.documents import RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import MessageError
 from phasewatch.plugins.sources.blobs import joined
@@ -74,6 +75,10 @@ class Decoder:
 
     def __init__(self, channel: str | None = None) -> None:
         self._v1, self._v2 = V1(), V2(channel)
+
+    def resume(self, run: RunStart) -> None:
+        """Go on with `run`."""
+        self._v2.resume()
 
     def __call__(self, message: tuple[int, Parts]) -> Iterable[Found]:
         """Say what is in `message`."""

@@ -14,11 +14,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from phasewatch.calibration import masks
 from phasewatch.pipeline.documents import ItemSpec
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import MessageError
-from phasewatch.plugins.sources.blobs import Blob, Codec, dtype_of, saturation
+from phasewatch.plugins.sources.blobs import Blob, Codec, dtype_of, mask_of, saturation
 from phasewatch.plugins.sources.found import Began, Ended, Found, Frame, Lost
 from phasewatch.plugins.sources.headers import Count, Header, Kind, Text, read
 from phasewatch.plugins.sources.seen import seen
@@ -127,7 +126,7 @@ def _mask(parts: Sequence[memoryview]) -> Any:
     """Return the pixel mask (height, width) bool among `parts`, None where there is none."""
     for at in PARTS:
         if at + 1 < len(parts) and read(Kind, parts[at]).htype == "dpixelmask-1.0":
-            return masks.of_bits("pixel mask", _blob(parts[at], parts[at + 1]).array())
+            return mask_of(_blob(parts[at], parts[at + 1]))
     return None
 
 

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from phasewatch.calibration import masks
 from phasewatch.pipeline.documents import ItemSpec
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import MessageError
 from phasewatch.plugins import cbor
-from phasewatch.plugins.sources.blobs import Blob, Codec, dtype_of, saturation
+from phasewatch.plugins.sources.blobs import Blob, Codec, dtype_of, mask_of, saturation
 from phasewatch.plugins.sources.found import Began, Ended, Found, Frame, Lost
 from phasewatch.plugins.sources.headers import Count, Header, Text, checked
 
@@ -68,6 +67,10 @@ class V2:
         self._due: _Start | None = None
         self._begun = False
 
+    def resume(self) -> None:
+        """Go on with a run that began in another process."""
+        self._begun = True
+
     def __call__(self, message: memoryview) -> Iterator[Found]:
         """Say what is in `message`."""
         fields = cbor.loads(message)
@@ -114,7 +117,7 @@ class V2:
             blob = _blob(bits)
             if blob.shape != shape:
                 raise MessageError(f"start of series {start.name}: pixel mask of {blob.shape}")
-            facts["constants"] = {"mask": masks.of_bits("pixel mask", blob.array())}
+            facts["constants"] = {"mask": mask_of(blob)}
         self._begun = True
         return Began(item, start.name, timed=None, facts=facts)
 

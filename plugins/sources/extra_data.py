@@ -23,13 +23,14 @@ from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import DTYPES, MessageError
 from phasewatch.plugins.sources.axes import check_axes, frame_of, ordered, write_frame
 from phasewatch.plugins.sources.frames import Allocate, own_memory, read_frames
-from phasewatch.plugins.sources.items import READ_ERRORS, check_same, one_line
+from phasewatch.plugins.sources.frames import Rows as FrameRows
+from phasewatch.plugins.sources.items import DAMAGED, check_same, one_line
 from phasewatch.plugins.sources.names import listed, matching
 from phasewatch.plugins.sources.run_files import open_run, rows_of, selected, times_of
 from phasewatch.plugins.sources.run_items import items_of, parse_slice
 from phasewatch.plugins.sources.trust import check_item
 
-BROKEN = (*READ_ERRORS, ValueError, TypeError, IndexError, AttributeError)
+BROKEN = (*DAMAGED, IndexError, AttributeError)
 
 
 def open_source(
@@ -186,7 +187,7 @@ class ExtraData:
                     raise IndexError(f"rows {first} on of {len(data)}: cut off")
                 parts.append((data, slice(first, first + len(out))))
             if len(parts) == 1 and self._word == "pyx":
-                parts[0][0].read_direct(out, parts[0][1])
+                FrameRows(parts[0][0]).read(parts[0][1].start, out)
                 return
             views = [ordered(data[part], self._word) for data, part in parts]
         except BROKEN as error:

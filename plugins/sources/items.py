@@ -11,6 +11,7 @@ from phasewatch.pipeline.errors import PipelineError
 
 BLOCK = 16  # patterns per batch
 READ_ERRORS = (OSError, RuntimeError, KeyError)  # what h5py raises for a damaged file
+DAMAGED = (*READ_ERRORS, ValueError, TypeError)  # and for one that changes while it is read
 
 
 def frame_batch(seq: int, number: int, frame: NDArray[Any]) -> Batch:

@@ -119,15 +119,16 @@ class Trains:
             images = self._images([train[name] for name in names])
             if images is None or not len(images):
                 raise MessageError(f"train {_train_of(train[names[0]])} has no pulses")
-            spec = frame_of(images.views)
+            settings = {"sources": list(names), "pulses_per_train": len(images)}
+            timed = images.t_acq is not None
+            began = Began(frame_of(images.views), timed=timed, settings={"bridge": settings})
         except MessageError as error:
             self._tries += 1
             if self._tries < PATIENCE:
                 raise
             raise PipelineError(f"in none of {self._tries} trains an image: {error}") from None
         self._names, self._per_train = tuple(names), len(images)
-        settings = {"sources": list(names), "pulses_per_train": self._per_train}
-        return Began(spec, timed=images.t_acq is not None, settings={"bridge": settings})
+        return began
 
     def _chosen(self, train: dict[str, Sourced]) -> list[str]:
         """Return the sources of the detector."""
@@ -143,7 +144,7 @@ class Trains:
             raise MessageError(f'[source] name: no source "{self._name}"; {listed(self._seen)}')
         for name in names:
             if self._key not in train[name].values:
-                images = [k for k, v in train[name].values.items() if _is_image(v)]
+                images = [str(k) for k, v in train[name].values.items() if _is_image(v)]
                 raise MessageError(
                     f'[source] key: source {name} has no "{self._key}"; images: {listed(images)}'
                 )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.plugins.sources.frames import Rows, open_file
-from phasewatch.plugins.sources.items import READ_ERRORS, one_line
+from phasewatch.plugins.sources.items import DAMAGED, one_line
 
 DETECTOR = "entry/instrument/detector"
 Key = tuple[int, int]  # module, part
@@ -196,7 +196,9 @@ def read_part(path: Path) -> PartFile:
                 at_once=rows.at_once,
                 codec=rows.codec,
             )
-    except READ_ERRORS as error:
+    except PipelineError:
+        raise
+    except DAMAGED as error:
         raise PipelineError(
             f"file {path} cannot be read: truncated or still being written ({one_line(error)})"
         ) from None
@@ -216,7 +218,7 @@ def read_pixel_mask(part: PartFile) -> NDArray[np.uint32]:
             if name not in file:
                 return np.zeros(part.shape, np.uint32)
             mask: NDArray[Any] = np.asarray(file[name])
-    except READ_ERRORS as error:
+    except DAMAGED as error:
         raise PipelineError(
             f"file {part.path}: pixel_mask cannot be read ({one_line(error)})"
         ) from None

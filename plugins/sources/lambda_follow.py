@@ -110,10 +110,10 @@ class LambdaFollow:
     def _wait_for_heads(self) -> dict[int, PartFile]:
         began, said = self._clock(), False
         while len(heads := self._watch.heads()) < len(self._watch.modules):
-            if self._idle():
-                raise PipelineError(
-                    f"{self._label}: no run in {self._idle_timeout_s} s: {self._waiting(heads)}"
-                )
+            over = self._listing.over and self._watch.at_rest()
+            if over or self._idle():
+                when = "before the stream was over" if over else f"in {self._idle_timeout_s} s"
+                raise PipelineError(f"{self._label}: no run {when}: {self._waiting(heads)}")
             if not said and self._clock() - began > WAITING_S:
                 _log.info("waiting for a run", source=self._label, state=self._waiting(heads))
                 said = True
@@ -203,7 +203,8 @@ class LambdaFollow:
             new = np.setdiff1d(numbers, np.concatenate(self._given))
             for number in new.tolist():
                 error = f"frame {number}: file {part.path} came after frame {self._last} was given"
-                yield Failure(self._count, number, "source", error)
+                if self._count >= self._first:  # else it was told before the receiver died
+                    yield Failure(self._count, number, "source", error)
                 self._count += 1
             self._given.append(new)
 

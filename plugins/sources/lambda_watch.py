@@ -18,7 +18,7 @@ import structlog
 
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.plugins.sources.frames import Rows, open_file
-from phasewatch.plugins.sources.items import READ_ERRORS
+from phasewatch.plugins.sources.items import DAMAGED
 from phasewatch.plugins.sources.lambda_files import DETECTOR, Key, PartFile, pairs, read_part
 from phasewatch.plugins.sources.lambda_index import check_alike
 
@@ -154,7 +154,7 @@ class PartWatch:
         try:
             part, first = read_part(path), _digest(path)
             check_alike(part, self._heads.setdefault(key[0], part))
-        except (PipelineError, *READ_ERRORS) as error:
+        except DAMAGED as error:  # a PipelineError is a ValueError
             seen.problem = str(error)
             if seen.was is not None and was[0] < seen.was[0]:
                 raise PipelineError(

@@ -116,10 +116,12 @@ class Stins:
         except PipelineError as error:
             yield Lost(number, str(error))
             return
-        if self._series and not self._begun:
-            self._begun = True
+        if not self._begun:
             facts["saturation"] = saturation(blob.dtype)
-            yield Began(item, self._series, facts=facts, settings=settings)
+            began = Began(item, self._series, facts=facts, settings=settings)
+            self._begun = True
+            if self._series:  # else its header was not seen
+                yield began
         yield Frame(number, item, write)
 
     def _absent(self, found: _Set) -> str:

@@ -175,13 +175,18 @@ class Stream:
         while self._open:
             message = self._feed.receive(POLL_MS)
             if message is not None:
+                found = None
                 try:
-                    yield from self._decode(message)
+                    for found in self._decode(message):
+                        yield found
                 except (MessageError, ValidationError) as error:
                     self._refuse("not understood", str(error))
                 except PipelineError:
                     yield None  # what came before it is taken
                     raise
+                else:
+                    if found is None and hasattr(self._decode, "rest"):
+                        self._heard = self._clock()  # it may be held back: nobody was silent
             yield None
             idle = self._clock() - self._heard
             if self._idle_timeout_s is not None and idle > self._idle_timeout_s:

@@ -229,6 +229,15 @@ def test_saturation_of_the_header(attached: Attach) -> None:
     assert source.start().saturation == 4001  # 4000 is valid, NODATA and what is above is not
 
 
+def test_a_mask_that_cannot_be_is_refused_with_its_header(attached: Attach) -> None:
+    source, sender = attached("dectris")
+    bad = {"threshold_1": cbor2.CBORTag(40, [list(SHAPE), cbor2.CBORTag(85, bytes(4))])}
+    sender.send(V2().start(1, pixel_mask=bad), V2().start(2), *images(V2(), 2, 5), V2().end(2))
+    source.start()
+    assert "not understood: pixel mask" in source.last_error
+    check(read(source), [5])
+
+
 def test_a_missing_end_and_the_next_series(attached: Attach, detector: Detector) -> None:
     source, sender = attached("dectris")
     sender.send(detector.start(1), *images(detector, 1, 0, 1), detector.start(2))

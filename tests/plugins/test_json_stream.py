@@ -182,12 +182,16 @@ def test_stins_in_mid_series(attached: Attach) -> None:
     sender.send(peer.end())
     source.start()
     check(read(source), [0])
-    assert source.refused["before a start"] == 1
+    assert source.refused["before a start"] == 2  # the image and the end
     source, sender = attached("json", join=True)
     sender.send(peer.image(3, counts(3)), peer.image(4, counts(4)), peer.header())
     sender.send(peer.image(0, counts(0)))
     source.start()
     check(read(source), [3, 4])
+    source, sender = attached("json", join=True)
+    sender.send(peer.image(3, counts(3)), peer.end(), peer.image(4, counts(4)))
+    source.start()
+    check(read(source), [3])
 
 
 def test_stins_gaps_and_another_shape(attached: Attach) -> None:

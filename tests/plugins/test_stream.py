@@ -254,6 +254,20 @@ def test_what_is_not_of_the_run_does_not_put_off_its_end() -> None:
     assert read(source) == []
 
 
+def test_who_holds_messages_back_is_not_silent() -> None:
+    class Holds:
+        def __call__(self, message: Message) -> Iterable[Found]:
+            return () if message == "held" else decode(message)
+
+        def rest(self) -> Iterable[Found]:
+            return [frame(7)]
+
+    feed = Feed([began(), *["held"] * 9, frame(1)], silent=9)
+    source = Stream("list", feed, Holds(), idle_timeout_s=5.0, clock=Clock(1.0))
+    source.start()
+    assert read(source) == [(1, 1), (7, 7)]
+
+
 def test_no_run_in_time_says_what_came() -> None:
     with pytest.raises(PipelineError, match=r"^list:list:7: no run in 2.0 s; nothing came$"):
         stream(silent=5, idle=2.0, step=1.0).start()
