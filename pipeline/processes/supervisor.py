@@ -93,9 +93,10 @@ def supervise(
                 grace_s = GRACE_S if outcome.error is None else GRACE_AFTER_ERROR_S
                 return outcome
             finally:
-                supervisor.control.close()
+                supervisor.control.refuse("load: the run ended before it was tried")
                 supervisor.tell_all("finish")
                 children.end(grace_s=grace_s)
+                supervisor.control.close()
         finally:
             os.close(ring)
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,23 @@ import pytest
 
 from phasewatch.pipeline.batch import Batch
 from phasewatch.pipeline.bodies import ControlBody
-from phasewatch.pipeline.config import CalibrationConfig, Config, SourceConfig
-from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.config import (
+    CalibrationConfig,
+    Config,
+    ReduceConfig,
+    SourceConfig,
+)
+from phasewatch.pipeline.documents import ItemSpec, RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import encode
-from phasewatch.pipeline.processes.control import changed, next_path
+from phasewatch.pipeline.processes.control import PATIENCE_NS, Control, changed, next_path
+from phasewatch.pipeline.processes.note import note_of
 from phasewatch.pipeline.processes.supervisor import supervise
+from phasewatch.pipeline.processes.trial import one_line
+from phasewatch.pipeline.processes.view import View
 from phasewatch.pipeline.stages.track import Track
 from phasewatch.pipeline.transport.links import Link, Transport
+from phasewatch.pipeline.transport.ring import Ring, new_memory
 
 
 def predictions(*labels: int) -> Batch:
@@ -73,6 +84,118 @@ def test_only_what_the_configuration_has_is_changed() -> None:
     assert changed(calibrated, {"poni": "/new"}).calibration == CalibrationConfig(
         poni="/new", mask="/mask"
     )
+
+
+class Asking:
+    """Control of a run with frames, asked through its socket; its trials hang at a FIFO."""
+
+    def __init__(self, transport: Transport, folder: Path) -> None:
+        self._transport = transport
+        os.mkfifo(folder / "fifo")
+        config = Config(
+            source=SourceConfig(uri="a:b"),
+            calibration=CalibrationConfig(poni=str(folder / "old")),
+            reduce=ReduceConfig(n_bins=10),
+        )
+        items = {"frame": ItemSpec.of((2, 2), "u2")}
+        self.ring, self.now = new_memory(), 0
+        run = RunStart(run_id="r", source="a:b", items=items)
+        Ring.create(self.ring, items, slots=2, note=note_of(run))
+        self._router = transport.link("router", f"ipc://{folder}/control", bind=True)
+        self._dealer = transport.link("dealer", self._router.address, bind=False)
+        view = View(run_id="r", control=self._router.address, source="a:b")
+        self.control = Control(
+            self._router,
+            config,
+            view,
+            self.ring,
+            clock=lambda: self.now,
+            stop=lambda reason: setattr(view, "stopping", reason),
+            reset=lambda *_: None,
+        )
+
+    def ask(self, **data: Any) -> None:
+        self._dealer.send(encode(ControlBody(what="load", data=data)))
+        self._transport.poll([self._router], 10_000)
+        self.control.hear()
+
+    def until_over(self) -> None:
+        while self._transport.poll([self._dealer], 5) == []:
+            self.control.check()
+
+    def answer(self) -> str:
+        self._transport.poll([self._dealer], 10_000)
+        received = self._dealer.receive()
+        assert received is not None
+        body = received[1].body
+        assert isinstance(body, ControlBody)
+        assert body.what == "error"
+        return str(body.data["text"])
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> Iterator[Asking]:
+    with Transport(linger_s=0) as transport:
+        asking = Asking(transport, tmp_path)
+        yield asking
+        asking.control.close()
+        os.close(asking.ring)
+
+
+def test_a_trial_that_hangs_is_given_up(asking: Asking, tmp_path: Path) -> None:
+    asking.ask(poni=str(tmp_path / "fifo"))
+    asking.now = PATIENCE_NS
+    asking.control.check()
+    asking.ask(poni=str(tmp_path / "fifo"))
+    assert asking.answer() == "load: another configuration is being tried; ask again"
+    asking.now += 1
+    asking.control.check()
+    assert asking.answer() == "load: it could not be tried within 50 s"
+    asking.ask(poni=str(tmp_path / "nowhere"))
+    asking.until_over()
+    assert "nowhere" in asking.answer()
+
+
+def test_who_loads_while_the_run_ends_gets_an_answer(asking: Asking, tmp_path: Path) -> None:
+    asking.ask(poni=str(tmp_path / "fifo"))
+    asking.control.refuse("load: the run ended before it was tried")
+    assert asking.answer() == "load: the run ended before it was tried"
+    asking.control.close()
+
+
+def test_a_trial_that_cannot_start_is_an_answer(
+    asking: Asking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    asking.ask(poni=str(tmp_path / "nowhere"))
+    assert "no-python" in asking.answer()
+
+
+def test_a_trial_ends_with_who_began_it(tmp_path: Path) -> None:
+    """Its standard input is closed when the supervisor dies."""
+    os.mkfifo(tmp_path / "fifo")
+    items = {"frame": ItemSpec.of((2, 2), "u2")}
+    ring = new_memory()
+    Ring.create(ring, items, slots=2, note=note_of(RunStart(run_id="r", source="s", items=items)))
+    config = Config(
+        source=SourceConfig(uri="a:b"),
+        calibration=CalibrationConfig(poni=str(tmp_path / "fifo")),
+        reduce=ReduceConfig(n_bins=10),
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "phasewatch.pipeline.processes.trial", str(ring)],
+        input=config.model_dump_json().encode() + b"\n",
+        pass_fds=(ring,),
+        check=False,
+        timeout=60,
+    )
+    os.close(ring)
+    assert done.returncode == 3
+
+
+def test_what_a_trial_says_is_one_line_of_bounded_length() -> None:
+    assert one_line(ValueError("a\n b" + "c" * 10**6)) == "a b" + "c" * 3997
+    assert one_line(OSError()) == "OSError"
 
 
 class User:
