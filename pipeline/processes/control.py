@@ -6,8 +6,9 @@ present run ends in order and the next one begins with it, so that the boundary 
 and the ``start`` of the next run has the new digests.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from os.path import exists  # unlike Path.exists it never raises
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,7 +103,8 @@ class Control:
         self._clock = clock
         self._stop, self._reset = stop, reset
         self._pending: Pending | None = None
-        self.next: Config | None = None
+        self._loaded = config  # what the next load changes
+        self.loaded = False  # whether a run is to follow
 
     def hear(self) -> None:
         """Answer who asks."""
@@ -132,6 +134,10 @@ class Control:
             reply = _error(one_line(error))
         self._answer(pending.who, reply)
 
+    def next(self) -> Config | None:
+        """Return the configuration of the run that is to begin now, if one was loaded."""
+        return following(self._loaded, self._view.control) if self.loaded else None
+
     def refuse(self, why: str) -> None:
         """Tell who waits for a trial that there is no result."""
         if self._pending is not None:
@@ -149,7 +155,7 @@ class Control:
             error = f"the run is being stopped: {self._view.stopping}"
         if error:
             return _error(error)
-        self.next = following(pending.trial.config, self._view.control)
+        self._loaded, self.loaded = pending.trial.config, True
         if not pending.at_end:
             self._stop(LOADED)
         return ControlBody(what="loaded", data={"digests": digests})
@@ -163,7 +169,7 @@ class Control:
             self._load(asked, who)
             return None
         if what == "stop":
-            self.next = None
+            self.loaded = False
             self._stop("stopped by request")
             return ControlBody(what="stopping", data={"run_id": run_id})
         if what == "reset":
@@ -180,7 +186,7 @@ class Control:
         if not self._view.source or self._view.stopping:
             how = "is being stopped" if self._view.stopping else "has not begun"
             raise PipelineError(f"load: the run {how}")
-        trial = Trial(changed(self._config, asked.files), self._ring)
+        trial = Trial(changed(self._loaded, asked.files), self._ring)
         self._pending = Pending(trial, who, asked.at_end, self._clock() + PATIENCE_NS)
 
     def _answer(self, who: bytes, reply: ControlBody) -> None:
@@ -217,27 +223,30 @@ def changed(config: Config, files: dict[str, str]) -> Config:
 
 def following(config: Config, control: str) -> Config:
     """Return `config` for the run after it: the same control socket, files with other names."""
-    sinks = tuple(
-        SinkConfig(type=s.type, policy=s.policy, **_next_path(s.options)) for s in config.sink
-    )
+    sinks, taken = [], set[Path]()
+    for sink in config.sink:
+        options = sink.options
+        if isinstance(path := options.get("path"), str):
+            taken.add(other := next_path(Path(path), taken))
+            options = {**options, "path": str(other)}
+        sinks.append(SinkConfig(type=sink.type, policy=sink.policy, **options))
     runtime = config.runtime.model_copy(update={"control": control})
-    return config.model_copy(update={"sink": sinks, "runtime": runtime})
+    return config.model_copy(update={"sink": tuple(sinks), "runtime": runtime})
 
 
-def next_path(path: Path) -> Path:
-    """Return the first of ``NAME.2.EXT``, ``NAME.3.EXT``, ... after `path` that does not exist."""
+def next_path(path: Path, taken: Collection[Path] = ()) -> Path:
+    """Return the first of ``NAME.2.EXT``, ``NAME.3.EXT``, ... after `path` that is free.
+
+    It does not exist and is not in `taken`. One that cannot be looked at is free: who writes it
+    says what is wrong.
+    """
     name, dot, number = path.stem.rpartition(".")
     if not (dot and number.isdecimal() and len(number) < 6):
         name, number = path.stem, "1"
     n = int(number) + 1
-    while (other := path.with_name(f"{name}.{n}{path.suffix}")).exists():
+    while (other := path.with_name(f"{name}.{n}{path.suffix}")) in taken or exists(other):
         n += 1
     return other
-
-
-def _next_path(options: dict[str, Any]) -> dict[str, Any]:
-    path = options.get("path")
-    return {**options, "path": str(next_path(Path(path)))} if isinstance(path, str) else options
 
 
 def _checked(what: str, data: dict[str, Any]) -> Asked:

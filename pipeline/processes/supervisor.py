@@ -187,9 +187,10 @@ class Supervisor:
             except KeyboardInterrupt:
                 if self._interrupted or "receiver" not in self._present:
                     raise
-                self._interrupted, self.control.next = True, None
+                self._interrupted, self.control.loaded = True, False
                 self._stop_source("stopped by the user")
-        return Outcome(self._stop, self._error or None, None if self._error else self.control.next)
+        error = self._error or None
+        return Outcome(self._stop, error, None if error else self.control.next())
 
     def _over(self) -> bool:
         if self._error and not self._draining and self._abort_by < self._clock():
