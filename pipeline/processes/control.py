@@ -103,6 +103,7 @@ class Control:
         self._clock = clock
         self._stop, self._reset = stop, reset
         self._pending: Pending | None = None
+        self.resets = 0  # that were asked for
         self._loaded = config  # what the next load changes
         self.loaded = False  # whether a run is to follow
 
@@ -175,6 +176,7 @@ class Control:
         if what == "reset":
             if self._config.classifier is None:
                 raise PipelineError("reset: the run has no [classifier], so nothing is tracked")
+            self.resets += 1
             self._reset()
             return ControlBody(what="resetting", data={"run_id": run_id})
         told = status(self._view, self._clock()).model_dump(mode="json")

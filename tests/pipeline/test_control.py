@@ -65,7 +65,7 @@ def test_a_tracker_that_begins_anew_forgets_and_says_so() -> None:
     fresh.start(run)
     track.process(predictions(0, 0, 1, 0, 1, 1, 1))
     track.take_events()
-    track.reset()
+    assert track.reset(1)
     track.process(predictions().select(slice(0, 0)))  # nothing: it is still due
     later = predictions(0, 0, 0, 1, 1)
     assert np.array_equal(
@@ -75,6 +75,7 @@ def test_a_tracker_that_begins_anew_forgets_and_says_so() -> None:
     event, *others = track.take_events()
     assert (event.kind, event.seq, event.id, event.phase) == ("reset", 0, 100, -1)
     assert others == fresh.take_events()
+    assert not track.reset(1)  # told again
     track.process(predictions(1))
     assert "reset" not in [e.kind for e in track.take_events()]
 
