@@ -1,8 +1,9 @@
 """Tries a configuration on the run that is going on, in a process of its own that disturbs nobody.
 
-``python -m phasewatch.pipeline.processes.trial RING`` reads the configuration as JSON, builds the
-stages that a run would build and starts them with what the source said of the present run. It ends
-with 0 and the digests as JSON, or with 1 and one line that says what is wrong.
+``python -m phasewatch.pipeline.processes.trial RING`` reads the configuration as a line of JSON,
+builds the stages that a run would build and starts them with what the source said of the present
+run. It ends with 0 and the digests as JSON, or with 1 and one line that says what is wrong; or with
+3 as soon as its standard input is closed.
 """
 
 import json
