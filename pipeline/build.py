@@ -1,11 +1,13 @@
 """From a configuration to stages. Imports what is heavy only where it is built."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from phasewatch.pipeline.config import Config
-from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.documents import ItemSpec, RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.stage import Stage
+from phasewatch.pipeline.transport.ring import default_slots
 
 if TYPE_CHECKING:
     from phasewatch.calibration.calibration import Calibration
@@ -99,6 +101,24 @@ def context_of(config: Config) -> int:
     if context and not config.classifier.own_process:
         raise PipelineError(f"{needs}only with own_process = true")
     return context
+
+
+def slots_of(config: Config, items: Mapping[str, ItemSpec]) -> int:
+    """Return how many slots the ring of a run of `config` has for `items` of the source.
+
+    Raises
+    ------
+    PipelineError
+        The model looks at more earlier items than there are slots, or as `context_of`.
+    """
+    context = context_of(config)
+    slots = config.runtime.ring or default_slots(items) + context
+    if slots <= context:
+        raise PipelineError(
+            f"[runtime] ring: {slots} slots, but the model looks at {context} items before: "
+            f"at least {context + 1}"
+        )
+    return slots
 
 
 def accelerated_stages(config: Config, run: RunStart) -> list[Stage]:

@@ -155,6 +155,7 @@ def load(
 
     The files must be on the host of the run. What was received comes through in the present run,
     with what it began with; result files of the next one get a number: result.2.nxs.
+    It lasts until the process of the run ends: the configuration file stays as it is.
     """
     named = {"model": model, "poni": poni, "mask": mask, "dark": dark, "flat": flat}
     files = {key: str(path.absolute()) for key, path in named.items() if path is not None}
@@ -165,6 +166,7 @@ def load(
     for name, digest in (digests if isinstance(digests, dict) else {}).items():
         typer.echo(f"{name} {digest}")
     typer.echo(f"the next run begins with it when run {there} has ended")
+    typer.echo("a chain that is started again takes what its configuration file names")
 
 
 def _run_id(caller: Caller, wait: float, wanted: str) -> str:

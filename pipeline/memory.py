@@ -15,26 +15,32 @@ from phasewatch.pipeline.tracker import State
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The ledger, the rows of failed items (now, longest), and the fold (None: no classes)."""
+    """The ledger, the rows of failed items (now, longest), and the fold (None: no classes).
+
+    `resets`: how many times the fold began anew because a user asked for it.
+    """
 
     ledger: Ledger
     row: int = 0
     longest_row: int = 0
     fold: State | None = None
+    resets: int = 0
 
 
 def dump(memory: Memory) -> bytes:
     """Return `memory` as msgpack, floats in all their bits."""
     rows = memory.row, memory.longest_row
     fold = None if memory.fold is None else _plain(memory.fold)
-    packed: bytes = msgpack.packb((memory.ledger.dump(), rows, fold))
+    packed: bytes = msgpack.packb((memory.ledger.dump(), rows, fold, memory.resets))
     return packed
 
 
 def load(data: bytes) -> Memory:
     """Return what `dump` made bytes of; `data` come from a process of this run."""
-    ledger, (row, longest), fold = msgpack.unpackb(data, strict_map_key=False, use_list=False)
-    return Memory(Ledger.load(ledger), row, longest, None if fold is None else _fold(fold))
+    plain = msgpack.unpackb(data, strict_map_key=False, use_list=False)
+    ledger, (row, longest), fold, resets = plain
+    state = None if fold is None else _fold(fold)
+    return Memory(Ledger.load(ledger), row, longest, state, resets)
 
 
 def _plain(fold: State) -> tuple[Any, ...]:

@@ -6,7 +6,9 @@ present run ends in order and the next one begins with it, so that the boundary 
 and the ``start`` of the next run has the new digests.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from os.path import exists  # unlike Path.exists it never raises
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,11 +20,12 @@ from phasewatch.pipeline.documents import Document
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import encode
 from phasewatch.pipeline.processes.desk import Clock
-from phasewatch.pipeline.processes.trial import Trial
+from phasewatch.pipeline.processes.trial import Trial, one_line
 from phasewatch.pipeline.processes.view import View, status
 from phasewatch.pipeline.transport.links import Link
 
 LOADED = "another configuration was loaded"
+PATIENCE_NS = 50_000_000_000  # with a trial: who asks waits for 60 s
 
 
 def _absolute(path: str) -> str:
@@ -60,6 +63,16 @@ IMAGES = ("poni", "mask", "dark", "flat")
 COMMANDS: dict[str, type[Asked]] = {"status": Asked, "stop": Asked, "reset": Asked, "load": Load}
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A trial, who waits for it until when, and whether the source may end by itself."""
+
+    trial: Trial
+    who: bytes
+    at_end: bool
+    until_ns: int
+
+
 class Control:
     """The control socket of a run.
 
@@ -89,8 +102,10 @@ class Control:
         self._link, self._config, self._view, self._ring = link, config, view, ring
         self._clock = clock
         self._stop, self._reset = stop, reset
-        self._trial: tuple[Trial, bytes, bool] | None = None
-        self.next: Config | None = None
+        self._pending: Pending | None = None
+        self.resets = 0  # that were asked for
+        self._loaded = config  # what the next load changes
+        self.loaded = False  # whether a run is to follow
 
     def hear(self) -> None:
         """Answer who asks."""
@@ -99,32 +114,52 @@ class Control:
             return
         try:
             reply = self._do(received[0], body.what, body.data)
-        except PipelineError as error:
-            reply = ControlBody(what="error", data={"text": str(error)})
+        except (ValueError, OSError) as error:  # of no process to try it in as well
+            reply = _error(one_line(error))
         if reply is not None:
             self._answer(received[0], reply)
 
     def check(self) -> None:
         """Take the result of a trial that is over; the next run will be with what was tried."""
-        if self._trial is None or not self._trial[0].over:
+        if (pending := self._pending) is None:
             return
-        (trial, who, at_end), self._trial = self._trial, None
-        digests, error = trial.result()
-        if not error and self._view.stopping:
-            error = f"the run is being stopped: {self._view.stopping}"
-        if error:
-            self._answer(who, ControlBody(what="error", data={"text": error}))
+        if not pending.trial.over:
+            if self._clock() > pending.until_ns:
+                self.refuse(f"load: it could not be tried within {PATIENCE_NS // 10**9} s")
+                self.close()
             return
-        self.next = following(trial.config, self._view.control)
-        if not at_end:
-            self._stop(LOADED)
-        self._answer(who, ControlBody(what="loaded", data={"digests": digests}))
+        self._pending = None
+        try:
+            reply = self._take(pending)
+        except (ValueError, OSError) as error:
+            reply = _error(one_line(error))
+        self._answer(pending.who, reply)
+
+    def next(self) -> Config | None:
+        """Return the configuration of the run that is to begin now, if one was loaded."""
+        return following(self._loaded, self._view.control) if self.loaded else None
+
+    def refuse(self, why: str) -> None:
+        """Tell who waits for a trial that there is no result."""
+        if self._pending is not None:
+            self._answer(self._pending.who, _error(why))
 
     def close(self) -> None:
         """End a trial that is going on."""
-        if self._trial is not None:
-            self._trial[0].close()
-            self._trial = None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.trial.close()
+
+    def _take(self, pending: Pending) -> ControlBody:
+        digests, error = pending.trial.result()
+        if not error and self._view.stopping:
+            error = f"the run is being stopped: {self._view.stopping}"
+        if error:
+            return _error(error)
+        self._loaded, self.loaded = pending.trial.config, True
+        if not pending.at_end:
+            self._stop(LOADED)
+        return ControlBody(what="loaded", data={"digests": digests})
 
     def _do(self, who: bytes, what: str, data: dict[str, Any]) -> ControlBody | None:
         asked = _checked(what, data)
@@ -135,27 +170,33 @@ class Control:
             self._load(asked, who)
             return None
         if what == "stop":
-            self.next = None
+            self.loaded = False
             self._stop("stopped by request")
             return ControlBody(what="stopping", data={"run_id": run_id})
         if what == "reset":
             if self._config.classifier is None:
                 raise PipelineError("reset: the run has no [classifier], so nothing is tracked")
+            self.resets += 1
             self._reset()
             return ControlBody(what="resetting", data={"run_id": run_id})
         told = status(self._view, self._clock()).model_dump(mode="json")
         return ControlBody(what="status", data=told)
 
     def _load(self, asked: Load, who: bytes) -> None:
-        if self._trial is not None:
+        if self._pending is not None:
             raise PipelineError("load: another configuration is being tried; ask again")
         if not self._view.source or self._view.stopping:
             how = "is being stopped" if self._view.stopping else "has not begun"
             raise PipelineError(f"load: the run {how}")
-        self._trial = Trial(changed(self._config, asked.files), self._ring), who, asked.at_end
+        trial = Trial(changed(self._loaded, asked.files), self._ring)
+        self._pending = Pending(trial, who, asked.at_end, self._clock() + PATIENCE_NS)
 
     def _answer(self, who: bytes, reply: ControlBody) -> None:
         self._link.offer(encode(reply), to=who)  # who asks must listen
+
+
+def _error(text: str) -> ControlBody:
+    return ControlBody(what="error", data={"text": text})
 
 
 def changed(config: Config, files: dict[str, str]) -> Config:
@@ -184,27 +225,30 @@ def changed(config: Config, files: dict[str, str]) -> Config:
 
 def following(config: Config, control: str) -> Config:
     """Return `config` for the run after it: the same control socket, files with other names."""
-    sinks = tuple(
-        SinkConfig(type=s.type, policy=s.policy, **_next_path(s.options)) for s in config.sink
-    )
+    sinks, taken = [], set[Path]()
+    for sink in config.sink:
+        options = sink.options
+        if isinstance(path := options.get("path"), str):
+            taken.add(other := next_path(Path(path), taken))
+            options = {**options, "path": str(other)}
+        sinks.append(SinkConfig(type=sink.type, policy=sink.policy, **options))
     runtime = config.runtime.model_copy(update={"control": control})
-    return config.model_copy(update={"sink": sinks, "runtime": runtime})
+    return config.model_copy(update={"sink": tuple(sinks), "runtime": runtime})
 
 
-def next_path(path: Path) -> Path:
-    """Return the first of ``NAME.2.EXT``, ``NAME.3.EXT``, ... after `path` that does not exist."""
+def next_path(path: Path, taken: Collection[Path] = ()) -> Path:
+    """Return the first of ``NAME.2.EXT``, ``NAME.3.EXT``, ... after `path` that is free.
+
+    It does not exist and is not in `taken`. One that cannot be looked at is free: who writes it
+    says what is wrong.
+    """
     name, dot, number = path.stem.rpartition(".")
     if not (dot and number.isdecimal() and len(number) < 6):
         name, number = path.stem, "1"
     n = int(number) + 1
-    while (other := path.with_name(f"{name}.{n}{path.suffix}")).exists():
+    while (other := path.with_name(f"{name}.{n}{path.suffix}")) in taken or exists(other):
         n += 1
     return other
-
-
-def _next_path(options: dict[str, Any]) -> dict[str, Any]:
-    path = options.get("path")
-    return {**options, "path": str(next_path(Path(path)))} if isinstance(path, str) else options
 
 
 def _checked(what: str, data: dict[str, Any]) -> Asked:

@@ -1,6 +1,18 @@
 """Which processes a configuration asks for, and where they listen."""
 
+from dataclasses import dataclass
+
 from phasewatch.pipeline.config import Config
+from phasewatch.pipeline.transport.links import Link
+
+
+@dataclass(frozen=True, slots=True)
+class Desks:
+    """Where the supervisor listens: its children, users, workers of other hosts (None: nowhere)."""
+
+    hub: Link
+    control: Link
+    gate: Link | None
 
 
 def roles(config: Config) -> list[str]:

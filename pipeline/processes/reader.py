@@ -15,6 +15,8 @@ Item = Batch | Failure
 class Reader:
     """What the source has given and nobody has taken: at most `limit` items, then it waits.
 
+    It is stopped with one more: the one that it holds, which nobody else would count.
+
     A source that can decode into given memory is lent slots of `ring`; `wait`: it waits for room
     there, else it uses its own memory. `ended` turns true when the source is at its end; `error` is
     what it raised, if anything.
@@ -91,8 +93,8 @@ class Reader:
         try:
             for item in self._source:
                 self._take_back(item)
-                if item is not None and not self._put(item):
-                    break
+                if item is not None:
+                    self._put(item)
                 if self._stopping:
                     break
         except BaseException as error:  # handed to the receiver, which reports it
@@ -108,20 +110,12 @@ class Reader:
             self._ring.release(slot for slot in lent if used is None or slot not in used)
         self._lent = []
 
-    def _put(self, item: Item) -> bool:
+    def _put(self, item: Item) -> None:
         with self._room:
             self._room.wait_for(lambda: self._stopping or len(self._items) < self._limit)
-            if self._stopping:
-                self._give_back(item)
-                return False
-            self._items.append(item)
+            self._items.append(item)  # also when it is stopped: another run may follow
             self._own += self._in_own_memory(item)
         self.wakeup.set()
-        return True
 
     def _in_own_memory(self, item: Item) -> bool:
         return isinstance(item, Batch) and self._ring.slots_of(item.arrays) is None
-
-    def _give_back(self, item: Item) -> None:
-        if isinstance(item, Batch):
-            self._ring.release(self._ring.slots_of(item.arrays) or ())

@@ -12,7 +12,7 @@ from threading import Event
 
 from phasewatch.pipeline.batch import Dropped, Failure
 from phasewatch.pipeline.bodies import AckBody, CreditBody, LeaveBody, ResumeBody, StopBody
-from phasewatch.pipeline.build import context_of
+from phasewatch.pipeline.build import context_of, slots_of
 from phasewatch.pipeline.custody import Custody, Order
 from phasewatch.pipeline.documents import WHOLE, Loss, Packing, RunStart, RunStop
 from phasewatch.pipeline.errors import PipelineError
@@ -32,7 +32,7 @@ from phasewatch.pipeline.processes.note import note_of, noted
 from phasewatch.pipeline.processes.onward import encode_endings
 from phasewatch.pipeline.processes.reader import Reader
 from phasewatch.pipeline.transport.links import Link, Transport, Wakeup
-from phasewatch.pipeline.transport.ring import Ring, default_slots
+from phasewatch.pipeline.transport.ring import Ring
 
 FRAMES_AT_ONCE = 8  # what the kernels add together
 PATTERNS_AT_ONCE = 64
@@ -72,13 +72,7 @@ def begin(source: Source, setup: Setup, memory: int) -> tuple[RunStart, Ring]:
     """Start the source, or let it go on with the run in which an earlier receiver died."""
     if not setup.again or not Ring.laid_out(memory):
         run = source.start()
-        context = context_of(setup.config)
-        slots = setup.config.runtime.ring or default_slots(run.items) + context
-        if slots <= context:
-            raise PipelineError(
-                f"[runtime] ring: {slots} slots, but the model looks at {context} items before: "
-                f"at least {context + 1}"
-            )
+        slots = slots_of(setup.config, run.items)
         ring = Ring.create(memory, run.items, slots=slots, note=note_of(run))
         return announce(run, setup), ring
     ring = Ring.attach(memory, writable=True)

@@ -28,11 +28,11 @@ from phasewatch.pipeline.processes.children import Children
 from phasewatch.pipeline.processes.control import Control
 from phasewatch.pipeline.processes.desk import Clock
 from phasewatch.pipeline.processes.guests import Guests
-from phasewatch.pipeline.processes.layout import addresses, roles
+from phasewatch.pipeline.processes.layout import Desks, addresses, roles
 from phasewatch.pipeline.processes.view import MAX_EVENTS, View, status
 from phasewatch.pipeline.restarts import Restarts
 from phasewatch.pipeline.transport.keys import Keys
-from phasewatch.pipeline.transport.links import Link, Transport
+from phasewatch.pipeline.transport.links import Transport
 from phasewatch.pipeline.transport.ring import new_memory
 
 log = structlog.get_logger(__name__)
@@ -93,20 +93,12 @@ def supervise(
                 grace_s = GRACE_S if outcome.error is None else GRACE_AFTER_ERROR_S
                 return outcome
             finally:
-                supervisor.control.close()
+                supervisor.control.refuse("load: the run ended before it was tried")
                 supervisor.tell_all("finish")
                 children.end(grace_s=grace_s)
+                supervisor.control.close()
         finally:
             os.close(ring)
-
-
-@dataclass(frozen=True, slots=True)
-class Desks:
-    """Where the supervisor listens: its children, users, workers of other hosts (None: nowhere)."""
-
-    hub: Link
-    control: Link
-    gate: Link | None
 
 
 class Supervisor:
@@ -142,7 +134,6 @@ class Supervisor:
             stop=self._stop_source,
             reset=self._reset_tracker,
         )
-        self._reset_due = False  # the tracker was told, and has not said that it did
         self._present: set[str] = set()
         self._known = frozenset(roles(config))
         self._alive = set(self._known)  # as far as can be told
@@ -186,9 +177,10 @@ class Supervisor:
             except KeyboardInterrupt:
                 if self._interrupted or "receiver" not in self._present:
                     raise
-                self._interrupted, self.control.next = True, None
+                self._interrupted, self.control.loaded = True, False
                 self._stop_source("stopped by the user")
-        return Outcome(self._stop, self._error or None, None if self._error else self.control.next)
+        error = self._error or None
+        return Outcome(self._stop, error, None if error else self.control.next())
 
     def _over(self) -> bool:
         if self._error and not self._draining and self._abort_by < self._clock():
@@ -210,8 +202,7 @@ class Supervisor:
             self._error = f"{reason} before the source had begun"
 
     def _reset_tracker(self) -> None:
-        self._reset_due = True
-        self._tell("tracker", "reset")
+        self._tell("tracker", "reset", n=self.control.resets)
 
     def _tell(self, to: str, what: str, /, **data: Any) -> None:
         try:
@@ -243,7 +234,9 @@ class Supervisor:
         elif body.what == "ready":
             self._not_ready.discard(role)
             self.view.classes = tuple(data.get("classes", self.view.classes))
-            if role == "tracker" and self._reset_due:  # one that was started again does not know
+            if (
+                role == "tracker" and self.control.resets
+            ):  # one that was started again does not know
                 self._reset_tracker()
             self._go()
         elif body.what == "started":
@@ -254,7 +247,6 @@ class Supervisor:
             self._go()
         elif body.what == "event":
             event = Event.model_validate(data["event"], strict=False)
-            self._reset_due &= event.kind != "reset"
             self.view.events.append(event)
             del self.view.events[:-MAX_EVENTS]
             self.view.n_events += 1

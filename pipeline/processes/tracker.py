@@ -53,7 +53,7 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
             if what == "abort":
                 tracker.abort(str(data["reason"]), int(data["received"]), int(data["missed"]))
             elif what == "reset":
-                tracker.reset()
+                tracker.reset(int(data["n"]))
         if tracker.results in ready:
             received = tracker.results.receive()
             if received is not None:
@@ -127,10 +127,12 @@ class TrackerProcess:
                 self._check(batch.seq.tolist())
                 self._reorder.add(batch)
 
-    def reset(self) -> None:
-        """Follow the transition anew, from the next item on; the loss table goes on."""
-        if self._track is not None and self._begun:
-            self._track.reset()
+    def reset(self, n: int) -> None:
+        """Follow the transition anew, from the next item on; the loss table goes on.
+
+        `n`: how many times this run was told to. One that has not begun is told again.
+        """
+        if self._track is not None and self._begun and self._track.reset(n):
             self._phase = None
 
     def abort(self, reason: str, received: int, missed: int) -> None:
@@ -186,7 +188,7 @@ class TrackerProcess:
             self._ledger = memory.ledger
             self._reorder.row, self._reorder.longest_row = memory.row, memory.longest_row
             if self._track is not None and memory.fold is not None:
-                self._track.state = memory.fold
+                self._track.state, self._track.resets = memory.fold, memory.resets
         self._to_sinks(encode_start(run))
         self._desk.ready(classes=run.classes)
 
@@ -214,9 +216,9 @@ class TrackerProcess:
         if track is not None and batch is not None:
             phase = int(batch.arrays["phase"][-1])
             self._phase = phase, float(batch.arrays["posterior"][-1].max())
-        fold = None if track is None else track.state
+        fold, resets = (None, 0) if track is None else (track.state, track.resets)
         rows = self._reorder.row, self._reorder.longest_row
-        state = dump(Memory(self._ledger, *rows, fold))
+        state = dump(Memory(self._ledger, *rows, fold, resets))
         names, arrays = ((), {}) if batch is None else columns_of(batch)
         body = ReportBody(
             run_id=self._run_id,

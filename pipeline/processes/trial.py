@@ -1,21 +1,26 @@
 """Tries a configuration on the run that is going on, in a process of its own that disturbs nobody.
 
-``python -m phasewatch.pipeline.processes.trial RING`` reads the configuration as JSON, builds the
-stages that a run would build and starts them with what the source said of the present run. It ends
-with 0 and the digests as JSON, or with 1 and one line that says what is wrong.
+``python -m phasewatch.pipeline.processes.trial RING`` reads the configuration as a line of JSON,
+builds the stages that a run would build and starts them with what the source said of the present
+run. It ends with 0 and the digests as JSON, or with 1 and one line that says what is wrong; or with
+3 as soon as its standard input is closed.
 """
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from typing import IO
+
+from pydantic import TypeAdapter
 
 from phasewatch.pipeline.build import (
     accelerated_stages,
     classify_stage,
-    context_of,
     reduce_stages,
+    slots_of,
 )
 from phasewatch.pipeline.config import Config
 from phasewatch.pipeline.documents import RunStart
@@ -24,9 +29,13 @@ from phasewatch.pipeline.processes.note import noted
 from phasewatch.pipeline.stages.track import Track
 from phasewatch.pipeline.transport.ring import Ring
 
+DIGESTS = TypeAdapter(dict[str, str])
+LONGEST = 4000  # characters: a pipe holds 64 KiB, and nobody reads it before the trial is over
+END_S = 2.0  # that a killed process has
+
 
 class Trial:
-    """A trial that is going on.
+    """A trial that is going on; it ends when this process does.
 
     Parameters
     ----------
@@ -34,10 +43,16 @@ class Trial:
         What is tried.
     ring
         Descriptor of the shared memory of the run.
+
+    Raises
+    ------
+    OSError
+        The process cannot be started.
     """
 
     def __init__(self, config: Config, ring: int) -> None:
         self.config = config
+        line = config.model_dump_json().encode() + b"\n"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "phasewatch.pipeline.processes.trial", str(ring)],
             stdin=subprocess.PIPE,
@@ -45,10 +60,11 @@ class Trial:
             start_new_session=True,  # Ctrl-C is for the supervisor
             env=one_thread(),
             pass_fds=(ring,),
-            text=True,
         )
-        with suppress(OSError), _pipe(self._process.stdin) as stdin:  # `result` says how it ended
-            stdin.write(config.model_dump_json())
+        self._stdin, self._stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
+        with suppress(OSError):  # it has ended; `result` says how
+            self._stdin.write(line)
+            self._stdin.flush()
 
     @property
     def over(self) -> bool:
@@ -57,17 +73,23 @@ class Trial:
 
     def result(self) -> tuple[dict[str, str], str]:
         """Return the digests, and what is wrong with the configuration (empty: nothing)."""
-        with _pipe(self._process.stdout) as stdout:
-            said = stdout.read().strip()
-        if self._process.wait() == 0:
-            return dict(json.loads(said)), ""
-        return {}, said or f"the trial ended unexpectedly (exit code {self._process.returncode})"
+        said, code = self._stdout.read(), self._process.wait()
+        self.close()
+        text = said.decode(errors="replace").strip()
+        if code == 0:
+            with suppress(ValueError):
+                return DIGESTS.validate_json(said), ""
+            text = ""
+        return {}, text or f"the trial ended unexpectedly (exit code {code})"
 
     def close(self) -> None:
         """End it."""
         self._process.kill()
-        self._process.wait()
-        _pipe(self._process.stdout).close()
+        with suppress(subprocess.TimeoutExpired):  # in the kernel, at a file system that hangs
+            self._process.wait(END_S)
+        with suppress(OSError):  # what it has not read
+            self._stdin.close()
+        self._stdout.close()
 
 
 def try_out(config: Config, run: RunStart) -> RunStart:
@@ -78,7 +100,7 @@ def try_out(config: Config, run: RunStart) -> RunStart:
     ValueError
         One line that says why it cannot: a file, a shape, a card that does not match.
     """
-    context_of(config)
+    slots_of(config, run.items)
     if config.reduce.torch_device is not None:
         stages = accelerated_stages(config, run)
     else:
@@ -92,18 +114,33 @@ def try_out(config: Config, run: RunStart) -> RunStart:
 
 
 def main() -> int:
-    """Try what comes on standard input."""
+    """Try what comes on standard input, a line; what a library prints is no part of the answer."""
+    out = os.dup(1)
+    os.dup2(2, 1)
+    line = sys.stdin.buffer.readline()
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
-        config = Config.model_validate_json(sys.stdin.read())
+        config = Config.model_validate_json(line)
         run = try_out(config, noted(Ring.attach(int(sys.argv[1]))))
     except (ValueError, OSError) as error:
-        print(" ".join(str(error).split()))
+        os.write(out, one_line(error).encode(errors="replace"))
         return 1
-    print(json.dumps(run.digests))
+    os.write(out, json.dumps(run.digests).encode())
     return 0
 
 
-def _pipe(pipe: IO[str] | None) -> IO[str]:
+def one_line(error: Exception) -> str:
+    """Return what `error` says as one line that a pipe and a message have room for."""
+    return " ".join(str(error).split())[:LONGEST] or type(error).__name__
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        continue
+    os._exit(3)
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     if pipe is None:
         raise RuntimeError("a trial without pipes")
     return pipe

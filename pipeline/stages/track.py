@@ -32,7 +32,7 @@ class Track:
             reversal=self._reversal,
             novelty=self._novelty,
         )
-        self.state, self._afresh = initial(self._rules), False
+        self.state, self.resets, self._told = initial(self._rules), 0, 0
         return run.evolve(
             items={
                 **run.items,
@@ -41,9 +41,14 @@ class Track:
             }
         )
 
-    def reset(self) -> None:
-        """Begin anew with the next item; an event ``reset`` says which it was."""
-        self._afresh = True
+    def reset(self, n: int) -> bool:
+        """Begin anew with the next item; an event ``reset`` says which it was.
+
+        `n`: how many times this run was told to, so that to be told again changes nothing;
+        `resets` is what of them was done. Returns whether there is something to do.
+        """
+        self._told = max(self._told, n)
+        return self._told > self.resets
 
     def process(self, batch: Batch) -> Batch:
         """Fold the predictions of `batch` in."""
@@ -52,7 +57,8 @@ class Track:
         posterior = np.empty((len(batch), self._rules.n_classes))
         phase = np.empty(len(batch), np.int32)
         state, events = self.state, list[Event]()
-        if self._afresh and len(batch):
+        resets = self._told if len(batch) else self.resets
+        if resets > self.resets:
             state, events = initial(self._rules), [_reset(batch, self._rules.n_classes)]
         for i in range(len(batch)):
             prediction = Prediction(
@@ -65,7 +71,7 @@ class Track:
             state, report = step(self._rules, state, prediction)
             posterior[i], phase[i] = report.posterior, report.phase
             events += report.events
-        self.state, self._afresh = state, self._afresh and not len(batch)
+        self.state, self.resets = state, max(resets, self.resets)
         self._events += events
         return batch.with_arrays(posterior=posterior, phase=phase)
 

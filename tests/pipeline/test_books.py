@@ -167,9 +167,9 @@ def test_a_tracker_s_memory_is_the_same_to_the_last_bit() -> None:
     for seq in range(20):
         p = rng.dirichlet([1, 1, 1]).astype(np.float32)
         fold, _ = step(rules, fold, Prediction(seq, seq, None, p, rng.uniform(0, 2)))
-    back = load(dump(Memory(ledger, 3, 5, fold)))
+    back = load(dump(Memory(ledger, 3, 5, fold, 2)))
     assert back.fold == fold
-    assert (back.row, back.longest_row) == (3, 5)
+    assert (back.row, back.longest_row, back.resets) == (3, 5, 2)
     assert back.ledger.failures == ledger.failures
     assert back.ledger.ended == ledger.ended == 13
     back.ledger.fail(failures(1))

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,42 @@ import pytest
 
 from phasewatch.pipeline.batch import Batch
 from phasewatch.pipeline.bodies import ControlBody
-from phasewatch.pipeline.config import CalibrationConfig, Config, SourceConfig
-from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.config import (
+    CalibrationConfig,
+    Config,
+    ReduceConfig,
+    SinkConfig,
+    SourceConfig,
+)
+from phasewatch.pipeline.documents import ItemSpec, RunStart
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import encode
-from phasewatch.pipeline.processes.control import changed, next_path
+from phasewatch.pipeline.processes.control import (
+    PATIENCE_NS,
+    Control,
+    changed,
+    following,
+    next_path,
+)
+from phasewatch.pipeline.processes.note import note_of
 from phasewatch.pipeline.processes.supervisor import supervise
+from phasewatch.pipeline.processes.trial import one_line
+from phasewatch.pipeline.processes.view import View
 from phasewatch.pipeline.stages.track import Track
 from phasewatch.pipeline.transport.links import Link, Transport
+from phasewatch.pipeline.transport.ring import Ring, new_memory
+
+PONI = """poni_version: 2
+Detector: Detector
+Detector_config: {"pixel1": 1e-4, "pixel2": 1e-4, "max_shape": null}
+Distance: 0.05
+Poni1: 0.0
+Poni2: 0.0
+Rot1: 0.0
+Rot2: 0.0
+Rot3: 0.0
+Wavelength: 5e-11
+"""
 
 
 def predictions(*labels: int) -> Batch:
@@ -35,7 +65,7 @@ def test_a_tracker_that_begins_anew_forgets_and_says_so() -> None:
     fresh.start(run)
     track.process(predictions(0, 0, 1, 0, 1, 1, 1))
     track.take_events()
-    track.reset()
+    assert track.reset(1)
     track.process(predictions().select(slice(0, 0)))  # nothing: it is still due
     later = predictions(0, 0, 0, 1, 1)
     assert np.array_equal(
@@ -45,6 +75,7 @@ def test_a_tracker_that_begins_anew_forgets_and_says_so() -> None:
     event, *others = track.take_events()
     assert (event.kind, event.seq, event.id, event.phase) == ("reset", 0, 100, -1)
     assert others == fresh.take_events()
+    assert not track.reset(1)  # told again
     track.process(predictions(1))
     assert "reset" not in [e.kind for e in track.take_events()]
 
@@ -55,6 +86,16 @@ def test_result_files_of_the_next_run_are_new(tmp_path: Path) -> None:
     assert next_path(tmp_path / "scan-42.nxs").name == "scan-42.3.nxs"
     assert next_path(tmp_path / "scan-42.2.nxs").name == "scan-42.3.nxs"
     assert next_path(tmp_path / "lines").name == "lines.2"
+
+
+def test_two_result_files_of_the_next_run_are_two(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("r.nxs", "r.2.nxs", "x" * 300)]
+    sinks = tuple(SinkConfig(type="nexus", path=str(path)) for path in paths)
+    for path in paths[:2]:
+        path.touch()
+    config = Config(source=SourceConfig(uri="a:b"), sink=sinks)
+    names = [Path(sink.options["path"]).name for sink in following(config, "").sink]
+    assert names == ["r.3.nxs", "r.4.nxs", "x" * 300 + ".2"]
 
 
 def test_only_what_the_configuration_has_is_changed() -> None:
@@ -73,6 +114,136 @@ def test_only_what_the_configuration_has_is_changed() -> None:
     assert changed(calibrated, {"poni": "/new"}).calibration == CalibrationConfig(
         poni="/new", mask="/mask"
     )
+
+
+class Asking:
+    """Control of a run with frames, asked through its socket; its trials hang at a FIFO."""
+
+    def __init__(self, transport: Transport, folder: Path) -> None:
+        self._transport = transport
+        os.mkfifo(folder / "fifo")
+        config = Config(
+            source=SourceConfig(uri="a:b"),
+            calibration=CalibrationConfig(poni=str(folder / "old")),
+            reduce=ReduceConfig(n_bins=10),
+        )
+        items = {"frame": ItemSpec.of((2, 2), "u2")}
+        self.ring, self.now = new_memory(), 0
+        run = RunStart(run_id="r", source="a:b", items=items)
+        Ring.create(self.ring, items, slots=2, note=note_of(run))
+        self._router = transport.link("router", f"ipc://{folder}/control", bind=True)
+        self._dealer = transport.link("dealer", self._router.address, bind=False)
+        view = View(run_id="r", control=self._router.address, source="a:b")
+        self.control = Control(
+            self._router,
+            config,
+            view,
+            self.ring,
+            clock=lambda: self.now,
+            stop=lambda reason: setattr(view, "stopping", reason),
+            reset=lambda *_: None,
+        )
+
+    def ask(self, **data: Any) -> None:
+        self._dealer.send(encode(ControlBody(what="load", data=data)))
+        self._transport.poll([self._router], 10_000)
+        self.control.hear()
+
+    def loaded(self, **data: Any) -> Config:
+        self.ask(**data, at_end=True)
+        self.until_over()
+        assert self.answer("loaded")
+        following = self.control.next()
+        assert following is not None
+        return following
+
+    def until_over(self) -> None:
+        while self._transport.poll([self._dealer], 5) == []:
+            self.control.check()
+
+    def answer(self, what: str = "error") -> str:
+        self._transport.poll([self._dealer], 10_000)
+        received = self._dealer.receive()
+        assert received is not None
+        body = received[1].body
+        assert isinstance(body, ControlBody)
+        assert body.what == what, body
+        return str(body.data)
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> Iterator[Asking]:
+    with Transport(linger_s=0) as transport:
+        asking = Asking(transport, tmp_path)
+        yield asking
+        asking.control.close()
+        os.close(asking.ring)
+
+
+def test_a_trial_that_hangs_is_given_up(asking: Asking, tmp_path: Path) -> None:
+    asking.ask(poni=str(tmp_path / "fifo"))
+    asking.now = PATIENCE_NS
+    asking.control.check()
+    asking.ask(poni=str(tmp_path / "fifo"))
+    assert "load: another configuration is being tried; ask again" in asking.answer()
+    asking.now += 1
+    asking.control.check()
+    assert "load: it could not be tried within 50 s" in asking.answer()
+    asking.ask(poni=str(tmp_path / "nowhere"))
+    asking.until_over()
+    assert "nowhere" in asking.answer()
+
+
+def test_who_loads_while_the_run_ends_gets_an_answer(asking: Asking, tmp_path: Path) -> None:
+    asking.ask(poni=str(tmp_path / "fifo"))
+    asking.control.refuse("load: the run ended before it was tried")
+    assert "load: the run ended before it was tried" in asking.answer()
+    asking.control.close()
+
+
+def test_what_is_loaded_adds_to_what_was(asking: Asking, tmp_path: Path) -> None:
+    poni, mask = tmp_path / "a.poni", tmp_path / "mask.npy"
+    poni.write_text(PONI)
+    np.save(mask, np.zeros((2, 2), np.uint8))
+    assert asking.control.next() is None
+    asking.loaded(poni=str(poni))
+    calibration = asking.loaded(mask=str(mask)).calibration
+    assert calibration == CalibrationConfig(poni=str(poni), mask=str(mask))
+
+
+def test_a_trial_that_cannot_start_is_an_answer(
+    asking: Asking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    asking.ask(poni=str(tmp_path / "nowhere"))
+    assert "no-python" in asking.answer()
+
+
+def test_a_trial_ends_with_who_began_it(tmp_path: Path) -> None:
+    """Its standard input is closed when the supervisor dies."""
+    os.mkfifo(tmp_path / "fifo")
+    items = {"frame": ItemSpec.of((2, 2), "u2")}
+    ring = new_memory()
+    Ring.create(ring, items, slots=2, note=note_of(RunStart(run_id="r", source="s", items=items)))
+    config = Config(
+        source=SourceConfig(uri="a:b"),
+        calibration=CalibrationConfig(poni=str(tmp_path / "fifo")),
+        reduce=ReduceConfig(n_bins=10),
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "phasewatch.pipeline.processes.trial", str(ring)],
+        input=config.model_dump_json().encode() + b"\n",
+        pass_fds=(ring,),
+        check=False,
+        timeout=60,
+    )
+    os.close(ring)
+    assert done.returncode == 3
+
+
+def test_what_a_trial_says_is_one_line_of_bounded_length() -> None:
+    assert one_line(ValueError("a\n b" + "c" * 10**6)) == "a b" + "c" * 3997
+    assert one_line(OSError()) == "OSError"
 
 
 class User:

@@ -10,8 +10,11 @@ import pytest
 
 from phasewatch.models import fresh
 from phasewatch.pipeline import restarts
+from phasewatch.pipeline.documents import ItemSpec, RunStart
+from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.plugin import open_source
 from phasewatch.pipeline.processes.supervisor import supervise
+from phasewatch.pipeline.processes.trial import try_out
 
 pytestmark = pytest.mark.timeout(300)
 CONTEXT = 30  # of a transformer
@@ -91,6 +94,10 @@ def test_where_the_order_cannot_be_kept(
 ) -> None:
     config = ramps.configure(model, n=5)
     changed = getattr(config, table).model_copy(update=values)
-    outcome = supervise(config.model_copy(update={table: changed}))
+    config = config.model_copy(update={table: changed})
+    run = RunStart(run_id="r", source="a:b", items={"intensity": ItemSpec.of((8,), "f4")})
+    with pytest.raises(PipelineError, match=error):  # so a load is refused for it
+        try_out(config, run)
+    outcome = supervise(config)
     assert outcome.error is not None
     assert re.search(error, outcome.error), outcome.error

@@ -1,5 +1,7 @@
 """The reader between a source and a small ring: nothing waits for what waits for it."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,34 @@ def test_a_small_ring_and_frames_that_cannot_be_read(slots: int, bad_every: int,
     assert reader.error is None
     assert intake.received == N
     assert len(endings) == N // bad_every
+
+
+class Singles:
+    """Items that it has given once `third` is set: the third is the last that is asked for."""
+
+    def __init__(self) -> None:
+        self.third = threading.Event()
+
+    def __iter__(self):
+        for i in range(N):
+            if i == 2:
+                self.third.set()
+            seq = np.array([i])
+            yield Batch(seq, seq, None, {"frame": np.zeros((1, 4, 4), "u2")})
+
+
+def test_what_the_reader_holds_when_it_is_stopped_is_of_this_run() -> None:
+    ring = Ring.create(new_memory(), RUN.items, slots=4, note=b"")
+    source = Singles()
+    with Transport(linger_s=0) as transport:
+        reader = Reader(source, transport.wakeup(), ring, limit=2, wait=True)  # type: ignore[arg-type]
+        reader.start()
+        assert source.third.wait(60)
+        reader.stop()
+        reader.join(timeout_s=10)
+        taken = []
+        while not reader.drained:
+            item = reader.take()
+            assert isinstance(item, Batch)
+            taken += item.seq.tolist()
+    assert taken == [0, 1, 2]

@@ -54,8 +54,10 @@ def transport() -> Iterator[Transport]:
         yield transport
 
 
-def begin(transport: Transport, folder: Path, *, again: bool) -> tuple[TrackerProcess, Desk]:
-    config = parse_config({"source": {"uri": "a:b"}}, name="t", folder=folder)
+def begin(
+    transport: Transport, folder: Path, *, again: bool, **tables: Any
+) -> tuple[TrackerProcess, Desk]:
+    config = parse_config({"source": {"uri": "a:b"}, **tables}, name="t", folder=folder)
     setup, desk = Setup("ours", config, {"results": f"ipc://{folder}/results"}, again=again), Desk()
     return TrackerProcess(transport, desk, setup), desk  # type: ignore[arg-type]
 
@@ -171,3 +173,48 @@ def test_one_that_comes_after_goes_on_from_what_the_sinks_have(
     assert (bodies[2].position, bodies[2].n, bodies[2].failed) == (6, 2, ())
     loss = desk.stop().loss
     assert (loss.classified, loss.failed, loss.dropped) == (4, 1, {"ring full": 1})
+
+
+def predictions(*seqs: int) -> list[Any]:
+    seq = np.array(seqs)
+    probability = np.tile(np.array([0.9, 0.1], np.float32), (len(seq), 1))
+    arrays = {"probability": probability, "novelty": np.zeros(len(seq), np.float32)}
+    return encode_batch("ours", Batch(seq, seq, None, arrays, {"received": seq}))
+
+
+def resets(desk: Desk) -> list[int]:
+    bodies = [m.body for m in desk.sent]
+    return [
+        e.seq for b in bodies if isinstance(b, ReportBody) for e in b.events if e.kind == "reset"
+    ]
+
+
+def test_what_the_sinks_hold_says_which_resets_were_done(
+    transport: Transport, tmp_path: Path
+) -> None:
+    tables = {"classifier": {"model": str(tmp_path)}}
+    items = {"probability": ItemSpec.of((2,), "f4"), "novelty": ItemSpec.of((), "f4")}
+    start = encode_start(
+        RunStart(run_id="ours", source="a:b", items=items, classes=("before", "after"))
+    )
+    tracker, desk = begin(transport, tmp_path, again=False, **tables)
+    hear(tracker, start)
+    hear(tracker, predictions(0, 1))
+    before = desk.sent[-1]
+    tracker.reset(1)
+    tracker.reset(1)
+    hear(tracker, predictions(2, 3))
+    after = desk.sent[-1]
+    assert resets(desk) == [2]
+    for last, due in ((before, [2]), (after, [])):
+        assert isinstance(last.body, ReportBody)
+        tracker, desk = begin(transport, tmp_path, again=True, **tables)
+        hear(tracker, start)
+        resume = ResumeBody(run_id="ours", position=last.body.position)
+        parts = encode(resume, {"state": last.arrays["state"]})
+        tracker.resume(decode([bytes(part) for part in parts]))
+        assert "ready" in desk.reports
+        tracker.reset(1)  # as one that is ready is told
+        hear(tracker, predictions(2, 3))
+        hear(tracker, predictions(4))
+        assert resets(desk) == due
