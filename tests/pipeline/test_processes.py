@@ -257,7 +257,7 @@ def test_a_run_that_cannot_begin_says_why(tmp_path: Path) -> None:
     unknown = config.source.model_copy(update={"uri": "nosuch:thing"})
     outcome = supervise(config.model_copy(update={"source": unknown}))
     assert outcome.error is not None
-    assert outcome.error.startswith("source 'nosuch' is not known; there are: hdf5, ")
+    assert outcome.error.startswith("source 'nosuch' is not known; there are: asapo, dectris, ")
 
 
 def test_a_bug_in_a_plug_in_is_one_line(tmp_path: Path) -> None:
