@@ -30,6 +30,8 @@ from phasewatch.pipeline.processes.layout import roles
 from phasewatch.pipeline.processes.supervisor import supervise
 from phasewatch.pipeline.processes.view import View
 
+from .geometry import PONI
+
 SHAPE = (60, 64)
 SATURATION = 4000
 BASELINE = {"method": "asls", "lam": 1e3, "p": 0.002, "n_iter": 10}
@@ -39,17 +41,6 @@ RUN = RunStart(
     items={"frame": ItemSpec.of(SHAPE, "u2")},
     constants={"mask": np.arange(60 * 64).reshape(SHAPE) % 50 == 0},
 )
-PONI = """poni_version: 2
-Detector: Detector
-Detector_config: {"pixel1": 1e-4, "pixel2": 1e-4, "max_shape": null}
-Distance: 0.05
-Poni1: 0.0
-Poni2: 0.0
-Rot1: 0.0
-Rot2: 0.0
-Rot3: 0.0
-Wavelength: 5e-11
-"""
 
 
 def make_frames(n: int) -> np.ndarray:

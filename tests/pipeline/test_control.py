@@ -38,17 +38,7 @@ from phasewatch.pipeline.stages.track import Track
 from phasewatch.pipeline.transport.links import Link, Transport
 from phasewatch.pipeline.transport.ring import Ring, new_memory
 
-PONI = """poni_version: 2
-Detector: Detector
-Detector_config: {"pixel1": 1e-4, "pixel2": 1e-4, "max_shape": null}
-Distance: 0.05
-Poni1: 0.0
-Poni2: 0.0
-Rot1: 0.0
-Rot2: 0.0
-Rot3: 0.0
-Wavelength: 5e-11
-"""
+from .geometry import PONI
 
 
 def predictions(*labels: int) -> Batch:

@@ -23,19 +23,10 @@ from phasewatch.pipeline.processes.supervisor import supervise
 from phasewatch.pipeline.replay import replay
 from phasewatch.pipeline.transport.links import Link, Transport
 
+from .geometry import PONI
+
 pytestmark = [pytest.mark.usefixtures("thirdparty"), pytest.mark.timeout(240)]
 N, SHAPE = 400, (60, 64)
-PONI = """poni_version: 2
-Detector: Detector
-Detector_config: {"pixel1": 1e-4, "pixel2": 1e-4, "max_shape": null}
-Distance: 0.05
-Poni1: 0.0
-Poni2: 0.0
-Rot1: 0.0
-Rot2: 0.0
-Rot3: 0.0
-Wavelength: 5e-11
-"""
 
 
 def configure(folder: Path, filters: dict[str, Any], listen: str) -> Config:

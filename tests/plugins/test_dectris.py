@@ -23,6 +23,8 @@ from phasewatch.plugins.sources.dectris import Decoder
 from phasewatch.plugins.sources.found import Frame
 from phasewatch.plugins.sources.stream import Stream
 
+from .streamed import read
+
 Attach = Callable[..., tuple[Stream, Any]]
 Messages = list[list[bytes]]
 V1_END = [b'{"htype":"dseries_end-1.0","series":14}']
@@ -47,21 +49,6 @@ def _tag(tag: Any) -> tuple[int, Any]:
     return tag.tag, tag.value
 
 
-def numbered(source: Stream) -> list[tuple[int, Any]]:
-    """Return (id, frame or error) of all items; their seq are contiguous."""
-    found: list[tuple[int, Any]] = []
-    seqs: list[int] = []
-    for item in source:
-        if isinstance(item, Failure):
-            found.append((item.id, item.error))
-            seqs.append(item.seq)
-        elif item is not None:
-            found += zip(item.ids.tolist(), item.arrays["frame"].copy(), strict=True)
-            seqs += item.seq.tolist()
-    assert seqs == list(range(len(seqs)))
-    return found
-
-
 def ids(found: list[tuple[int, Any]]) -> list[int]:
     return [number for number, item in found if isinstance(item, np.ndarray)]
 
@@ -76,7 +63,7 @@ def test_v1_recording(attached: Attach, v1_recording: Messages) -> None:
     mask = np.frombuffer(v1_recording[0][5], "<u4").reshape(1065, 1030)
     np.testing.assert_array_equal(run.constants["mask"], mask != 0)
     assert run.constants["mask"].sum() == 38129  # number_of_excluded_pixels
-    found = numbered(source)
+    found = read(source)
     assert ids(found) == list(range(9))
     for (_, frame), parts in zip(found, v1_recording[1:], strict=True):
         np.testing.assert_array_equal(frame, v1_image(parts))

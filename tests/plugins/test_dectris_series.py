@@ -5,8 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import cbor2
-import h5py
-import hdf5plugin
 import numpy as np
 import pytest
 import zmq
@@ -18,6 +16,8 @@ from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.plugin import open_source
 from phasewatch.plugins.sources.stream import Stream
 
+from .streamed import compressed, read
+
 Attach = Callable[..., tuple[Stream, Any]]
 Parts = list[bytes]
 SHAPE = (6, 20)
@@ -27,15 +27,6 @@ TYPED = {"u1": 64, "<u2": 69, "<u4": 70, ">u2": 65, ">u4": 66, "<i4": 78, "<f4":
 def counts(number: int, dtype: str = "<u2", shape: tuple[int, int] = SHAPE) -> np.ndarray:
     """Counts that tell image and pixel apart."""
     return (np.arange(shape[0] * shape[1]).reshape(shape) + number).astype(dtype)
-
-
-def compressed(array: np.ndarray, codec: str) -> bytes:
-    """Compress `array` as the filters of HDF5 do."""
-    filters = hdf5plugin.Bitshuffle(cname="lz4") if codec == "bslz4" else hdf5plugin.LZ4()
-    with h5py.File("c", "w", driver="core", backing_store=False) as file:
-        data = file.create_dataset("d", data=array[None], chunks=(1, *array.shape), **filters)
-        file.flush()
-        return bytes(data.id.read_direct_chunk((0, 0, 0))[1])
 
 
 class V1:
@@ -112,21 +103,6 @@ Detector = V1 | V2
 def detector(request: pytest.FixtureRequest) -> Detector:
     made: Detector = request.param()
     return made
-
-
-def read(source: Stream) -> list[tuple[int, Any]]:
-    """Return (id, image or error) of all items; their seq are contiguous."""
-    found: list[tuple[int, Any]] = []
-    seqs: list[int] = []
-    for item in source:
-        if isinstance(item, Failure):
-            found.append((item.id, item.error))
-            seqs.append(item.seq)
-        elif item is not None:
-            found += zip(item.ids.tolist(), item.arrays["frame"].copy(), strict=True)
-            seqs += item.seq.tolist()
-    assert seqs == list(range(len(seqs)))
-    return found
 
 
 def check(found: list[tuple[int, Any]], numbers: list[int], dtype: str = "<u2") -> None:

@@ -4,20 +4,19 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import h5py
-import hdf5plugin
 import numpy as np
 import pytest
 import zmq
 from structlog.testing import capture_logs
 
 from phasewatch.calibration.lambda_modules import ModuleLayout
-from phasewatch.pipeline.batch import Failure
 from phasewatch.pipeline.documents import ItemSpec
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.plugin import open_source
 from phasewatch.plugins.sources.module_sets import WINDOW
 from phasewatch.plugins.sources.stream import Stream
+
+from .streamed import compressed, read
 
 Attach = Callable[..., tuple[Stream, Any]]
 Parts = list[bytes]
@@ -32,11 +31,7 @@ def counts(number: int, dtype: str = "<u2", module: int = 0) -> np.ndarray:
 
 def bslz4(array: np.ndarray, *, header: bool = True) -> bytes:
     """Compress as HDF5 does, or as `bitshuffle.compress_lz4`, which leaves the header out."""
-    with h5py.File("c", "w", driver="core", backing_store=False) as file:
-        filters = hdf5plugin.Bitshuffle(cname="lz4")
-        data = file.create_dataset("d", data=array[None], chunks=(1, *array.shape), **filters)
-        file.flush()
-        return bytes(data.id.read_direct_chunk((0, 0, 0))[1])[0 if header else 12 :]
+    return compressed(array, "bslz4")[0 if header else 12 :]
 
 
 def parts(header: dict[str, Any], *more: bytes) -> Parts:
@@ -74,21 +69,6 @@ class Stins:
     def _parts(self, header: dict[str, Any], *more: bytes) -> Parts:
         self.number += 1
         return parts({**header, "msg_number": self.number}, *more)
-
-
-def read(source: Stream) -> list[tuple[int, Any]]:
-    """Return (id, image or error) of all items; their seq are contiguous."""
-    found: list[tuple[int, Any]] = []
-    seqs: list[int] = []
-    for item in source:
-        if isinstance(item, Failure):
-            found.append((item.id, item.error))
-            seqs.append(item.seq)
-        elif item is not None:
-            found += zip(item.ids.tolist(), item.arrays["frame"].copy(), strict=True)
-            seqs += item.seq.tolist()
-    assert seqs == list(range(len(seqs)))
-    return found
 
 
 def check(found: list[tuple[int, Any]], numbers: list[int], dtype: str = "<u2") -> None:
