@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import py7zr
 from py7zr.py7zr import ArchiveFile
 
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 
 
 def unpack(
@@ -58,8 +58,9 @@ def unpack(
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
     except Exception as error:  # what py7zr raises for a damaged archive is of many kinds
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise PipelineError(f"{archive}: not a 7z archive, or damaged: {said}") from error
+        raise PipelineError(
+            f"{archive}: not a 7z archive, or damaged: {one_line(error)}"
+        ) from error
 
 
 def _refuse(archive: Path, entries: list[ArchiveFile], max_files: int, max_bytes: int) -> None:

@@ -38,7 +38,7 @@ from phasewatch.pipeline.bodies import (
     StartBody,
 )
 from phasewatch.pipeline.documents import Packing, RunStart
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 
 ERROR_LENGTH = 500
 # In one message: 1000 x (500 + 64 + 20) bytes and 20 000 x 20 bytes are below LIMITS.header_bytes.
@@ -278,7 +278,7 @@ def _header(view: memoryview) -> Header:
     try:
         raw = msgpack.unpackb(view, use_list=False, raw=False, max_ext_len=0)
     except Exception as error:  # msgpack raises a dozen kinds, all meaning: not msgpack
-        raise MessageError(f"header is not msgpack: {' '.join(str(error).split())}") from None
+        raise MessageError(f"header is not msgpack: {one_line(error)}") from None
     if not isinstance(raw, dict):
         raise MessageError("header is not a map")
     if raw.get("v") != VERSION:

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from phasewatch.pipeline.batch import Batch, Failure, concatenate
 from phasewatch.pipeline.documents import RunStart
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 from phasewatch.pipeline.messages import ERROR_LENGTH
 
 
@@ -89,7 +89,7 @@ def isolate(
         return process(batch), []
     except Exception as error:  # whatever one item did, the others must come through
         if len(batch) == 1:
-            text = " ".join(f"{error}".split())[:ERROR_LENGTH] or type(error).__name__
+            text = one_line(error)[:ERROR_LENGTH]
             return None, [Failure(int(batch.seq[0]), int(batch.ids[0]), name, text)]
     middle = len(batch) // 2
     done, failures = [], []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from phasewatch.pipeline.batch import Failure
 from phasewatch.pipeline.documents import Event, Loss, RunStart, RunStop, Zone
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,9 @@ def read_result(path: str | Path) -> Result:
         with h5py.File(path, "r", libver="latest", swmr=True) as file:
             return _read(file["entry"])
     except (OSError, KeyError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise PipelineError(f"file {path} is not a readable phasewatch result ({text})") from None
+        raise PipelineError(
+            f"file {path} is not a readable phasewatch result ({one_line(error)})"
+        ) from None
 
 
 def _read(entry: h5py.Group) -> Result:

@@ -20,7 +20,7 @@ from phasewatch.bench.contest.contender import Answer, Contender
 from phasewatch.bench.contest.data import Data
 from phasewatch.bench.contest.jobs import CHANGE_POINTS, CLASSIFIERS, VARIANCE, Job
 from phasewatch.bench.contest.metrics import judge
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 
 WARM_UP = 3
 TIMED = 100  # predictions, of one pattern each; the median counts
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         run = sweep if job.name == VARIANCE else trial
         result, answer = run(data, job, lines)
     except ValueError as error:  # ModelError, PipelineError, and what libraries say of their input
-        _say(lines, error=" ".join(str(error).split()))
+        _say(lines, error=one_line(error))
         return 1
     np.savez(arguments[1], **answer)
     _say(lines, result=result)

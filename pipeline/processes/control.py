@@ -17,10 +17,10 @@ from pydantic import AfterValidator, Field, ValidationError
 from phasewatch.pipeline.bodies import ControlBody
 from phasewatch.pipeline.config import CalibrationConfig, Config, SinkConfig
 from phasewatch.pipeline.documents import Document
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 from phasewatch.pipeline.messages import encode
 from phasewatch.pipeline.processes.desk import Clock
-from phasewatch.pipeline.processes.trial import Trial, one_line
+from phasewatch.pipeline.processes.trial import Trial
 from phasewatch.pipeline.processes.view import View, status
 from phasewatch.pipeline.transport.links import Link
 

@@ -15,7 +15,7 @@ from phasewatch.pipeline.bodies import AckBody, CreditBody, LeaveBody, ResumeBod
 from phasewatch.pipeline.build import context_of, slots_of
 from phasewatch.pipeline.custody import Custody, Order
 from phasewatch.pipeline.documents import WHOLE, Loss, Packing, RunStart, RunStop
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 from phasewatch.pipeline.messages import (
     Message,
     Part,
@@ -277,7 +277,7 @@ class Receiver:
     def _close_run(self, error: BaseException | None) -> None:
         if error is not None:
             kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
-            self._stop_reason = f"source: {kind}{' '.join(str(error).split())}"
+            self._stop_reason = f"source: {kind}{one_line(error)}"
             self._desk.report("broken", reason=self._stop_reason)
         self._tell_end(aborted=False)
 

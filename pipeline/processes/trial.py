@@ -24,13 +24,13 @@ from phasewatch.pipeline.build import (
 )
 from phasewatch.pipeline.config import Config
 from phasewatch.pipeline.documents import RunStart
+from phasewatch.pipeline.errors import one_line
 from phasewatch.pipeline.processes.children import one_thread
 from phasewatch.pipeline.processes.note import noted
 from phasewatch.pipeline.stages.track import Track
 from phasewatch.pipeline.transport.ring import Ring
 
 DIGESTS = TypeAdapter(dict[str, str])
-LONGEST = 4000  # characters: a pipe holds 64 KiB, and nobody reads it before the trial is over
 END_S = 2.0  # that a killed process has
 
 
@@ -127,11 +127,6 @@ def main() -> int:
         return 1
     os.write(out, json.dumps(run.digests).encode())
     return 0
-
-
-def one_line(error: Exception) -> str:
-    """Return what `error` says as one line that a pipe and a message have room for."""
-    return " ".join(str(error).split())[:LONGEST] or type(error).__name__
 
 
 def _end_with_parent() -> None:

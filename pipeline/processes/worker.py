@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from phasewatch.pipeline import logs
+from phasewatch.pipeline.errors import one_line
 from phasewatch.pipeline.processes.children import DEBUG, KEYS
 from phasewatch.pipeline.processes.desk import Desk
 from phasewatch.pipeline.transport.keys import Keys
@@ -61,7 +62,7 @@ def _serve(role: str, address: str, keys: Keys | None) -> str | None:
         except Exception as error:
             known = isinstance(error, ValueError | OSError) and str(error)
             kind = "" if known else f"{type(error).__name__} in {role}: "
-            text = kind + " ".join(str(error).split())
+            text = kind + one_line(error)
             desk.report("error", text=text)
             desk.commands(timeout_ms=2000)  # let the report go before the links are closed
             if os.environ.get(DEBUG):

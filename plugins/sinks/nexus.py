@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import Event, RunStart, RunStop
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 from phasewatch.plugins.sinks.layout import LINE, STAGE, create
 
 RESERVE_BYTES = 16 << 20
@@ -135,7 +135,7 @@ class NexusFile:
             yield file or self._file
         except (OSError, RuntimeError) as error:
             said = re.search(r"error message = '([^']*)'", str(error))  # of the system, in HDF5's
-            text = said[1] if said else " ".join(str(error).split())
+            text = said[1] if said else one_line(error)
             raise PipelineError(f"file {self._path} cannot be written: {text}") from None
 
 

@@ -22,7 +22,7 @@ import structlog
 from numpy.typing import NDArray
 
 from phasewatch.pipeline.documents import RunStart
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 from phasewatch.pipeline.messages import LIMITS
 from phasewatch.plugins.sources.asapo_messages import (
     MAX_PARTS,
@@ -33,7 +33,6 @@ from phasewatch.plugins.sources.asapo_messages import (
     lacking,
     substream,
 )
-from phasewatch.plugins.sources.items import one_line
 
 PATIENCE_S = 5.0  # for a message, or a part of one, when there are later ones
 GIVE_UP_S = 60.0  # a server that does not answer

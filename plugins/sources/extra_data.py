@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, RunStart
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 from phasewatch.pipeline.messages import DTYPES, MessageError
 from phasewatch.plugins.sources.axes import check_axes, frame_of, ordered, write_frame
 from phasewatch.plugins.sources.frames import Allocate, own_memory, read_frames
 from phasewatch.plugins.sources.frames import Rows as FrameRows
-from phasewatch.plugins.sources.items import DAMAGED, check_same, one_line
+from phasewatch.plugins.sources.items import DAMAGED, check_same
 from phasewatch.plugins.sources.names import listed, matching
 from phasewatch.plugins.sources.run_files import open_run, rows_of, selected, times_of
 from phasewatch.plugins.sources.run_items import items_of, parse_slice

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, Packing, RunStart, Unit
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 from phasewatch.plugins.sources.frames import (
     Allocate,
     Chunks,
@@ -31,7 +31,6 @@ from phasewatch.plugins.sources.items import (
     BLOCK,
     READ_ERRORS,
     check_same,
-    one_line,
     pattern_batch,
 )
 

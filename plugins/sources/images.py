@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, RunStart
-from phasewatch.pipeline.errors import PipelineError
-from phasewatch.plugins.sources.items import check_same, frame_batch, native, one_line
+from phasewatch.pipeline.errors import PipelineError, one_line
+from phasewatch.plugins.sources.items import check_same, frame_batch, native
 
 SUFFIXES = (".tif", ".tiff", ".edf", ".cbf", ".mccd", ".mar3450", ".img")
 

@@ -1,4 +1,4 @@
-"""What the file sources have in common: items, errors of one line, and going on with a run."""
+"""What the file sources have in common: items, and going on with a run."""
 
 from typing import Any
 
@@ -35,11 +35,6 @@ def pattern_batch(seq: int, ids: NDArray[Any], intensity: NDArray[Any]) -> Batch
 def native(array: NDArray[Any]) -> NDArray[Any]:
     """Return `array` in native byte order and C layout, copied only where it must be."""
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-
-
-def one_line(error: BaseException) -> str:
-    """Return the text of `error` on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def check_same(run: RunStart, again: RunStart) -> None:

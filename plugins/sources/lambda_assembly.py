@@ -17,7 +17,7 @@ from phasewatch.calibration.errors import CalibrationError
 from phasewatch.calibration.lambda_modules import GAP, ModuleLayout
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import ItemSpec, Packing
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 from phasewatch.plugins.sources.frames import (
     Allocate,
     Chunks,
@@ -27,7 +27,7 @@ from phasewatch.plugins.sources.frames import (
     own_memory,
     read_frames,
 )
-from phasewatch.plugins.sources.items import READ_ERRORS, one_line
+from phasewatch.plugins.sources.items import READ_ERRORS
 from phasewatch.plugins.sources.lambda_canvas import Canvas
 from phasewatch.plugins.sources.lambda_files import DETECTOR, PartFile, read_pixel_mask
 from phasewatch.plugins.sources.lambda_index import Held

@@ -18,9 +18,9 @@ import hdf5plugin  # noqa: F401  (registers the compression filters)
 import numpy as np
 from numpy.typing import NDArray
 
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 from phasewatch.plugins.sources.frames import Rows, open_file
-from phasewatch.plugins.sources.items import DAMAGED, one_line
+from phasewatch.plugins.sources.items import DAMAGED
 
 DETECTOR = "entry/instrument/detector"
 Key = tuple[int, int]  # module, part

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.documents import Packing, RunStart
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 from phasewatch.plugins.sources.frames import Allocate
-from phasewatch.plugins.sources.items import check_same, one_line
+from phasewatch.plugins.sources.items import check_same
 from phasewatch.plugins.sources.lambda_assembly import Assembly
 from phasewatch.plugins.sources.lambda_files import PartFile
 from phasewatch.plugins.sources.lambda_index import Held, index_frames

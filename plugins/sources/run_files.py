@@ -7,8 +7,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from phasewatch.pipeline.errors import PipelineError
-from phasewatch.plugins.sources.items import one_line
+from phasewatch.pipeline.errors import PipelineError, one_line
 from phasewatch.plugins.sources.names import listed
 from phasewatch.plugins.sources.run_items import Rows
 

@@ -21,7 +21,7 @@ from phasewatch.pipeline.config import (
     SourceConfig,
 )
 from phasewatch.pipeline.documents import ItemSpec, RunStart
-from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.errors import PipelineError, one_line
 from phasewatch.pipeline.messages import encode
 from phasewatch.pipeline.processes.control import (
     PATIENCE_NS,
@@ -32,7 +32,6 @@ from phasewatch.pipeline.processes.control import (
 )
 from phasewatch.pipeline.processes.note import note_of
 from phasewatch.pipeline.processes.supervisor import supervise
-from phasewatch.pipeline.processes.trial import one_line
 from phasewatch.pipeline.processes.view import View
 from phasewatch.pipeline.stages.track import Track
 from phasewatch.pipeline.transport.links import Link, Transport

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.bodies import DroppedBody, StopBody
 from phasewatch.pipeline.documents import ItemSpec, Loss, RunStart, RunStop
+from phasewatch.pipeline.errors import one_line
 from phasewatch.pipeline.messages import Part, encode, encode_batch, encode_failed, encode_start
 from phasewatch.plugins.sources.trust import NUMBERS
 
@@ -48,7 +49,7 @@ def frame_in(data: Any, key: str, dtype_of: Callable[[int], "np.dtype[Any]"]) ->
         dtype = dtype_of(int(node["type"])).newbyteorder(">" if node["isBigEndian"] else "<")
         raw = memoryview(node["data"]).cast("B")
     except (TypeError, ValueError) as error:
-        raise WrongFrameError(f"{key}: not an NDArray: {' '.join(str(error).split())}") from None
+        raise WrongFrameError(f"{key}: not an NDArray: {one_line(error)}") from None
     little = dtype.newbyteorder("<")
     if len(shape) != 2 or min(shape) < 1:
         raise WrongFrameError(f"{key}: shape {shape}, not (height, width)")
