@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phasewatch.calibration.calibration import Calibration
+from phasewatch.calibration.calibration import Calibration, known_shape
 from phasewatch.calibration.errors import CalibrationError
 from phasewatch.calibration.integrate import (
     Split,
@@ -28,7 +28,6 @@ from phasewatch.calibration.plan_cache import cached
 from phasewatch.calibration.reference import (
     azimuthal_integrator,
     entries_of,
-    known_shape,
     pixel_weights,
 )
 

@@ -146,21 +146,20 @@ class Calibration:
         geometry = read_poni(Path(poni))
         waves = _wavelength(str(poni), geometry.wavelength, wavelength)
         try:
-            detector = geometry.make_detector()
+            own, gaps = geometry.layout()
         except CalibrationError as error:
             raise CalibrationError(f"poni {str(poni)!r}: {error}") from error
         sources = {"mask": mask, "pixel_mask": pixel_mask, "dark": dark, "flat": flat}
         given = {name: source for name, source in sources.items() if source is not None}
         images = {name: read_image(name, source) for name, source in given.items()}
-        own = detector.shape or detector.max_shape
-        if own is not None and shape is not None and tuple(own) != tuple(shape):
+        if own is not None and shape is not None and own != tuple(shape):
             raise CalibrationError(
                 f"shape: {_text(shape)}, but Detector {geometry.detector} of poni {str(poni)!r} "
                 f"has {_text(own)}"
             )
         full = own or shape or next((image.shape for image in images.values()), None)
         known = None if full is None else (int(full[0]), int(full[1]))
-        invalid = [] if own is None or detector.mask is None else [np.asarray(detector.mask) != 0]
+        invalid = [] if gaps is None else [gaps]
         for name, image in images.items():
             where = describe(name, given[name])
             _check_shape(where, image, known)
@@ -236,6 +235,19 @@ class Calibration:
             if image is not None:
                 sha.update(image.astype(image.dtype.newbyteorder("<"), copy=False).tobytes())
         return sha.hexdigest()
+
+
+def known_shape(calibration: Calibration) -> Shape:
+    """Return the detector's shape.
+
+    Raises
+    ------
+    CalibrationError
+        The calibration does not know it.
+    """
+    if calibration.shape is None:
+        raise CalibrationError("shape: the detector's is unknown: give it, or a mask")
+    return calibration.shape
 
 
 def _freeze(calibration: Calibration, **images: NDArray[Any] | None) -> None:

@@ -17,18 +17,20 @@ splittings: the range of the axis is that of the pixels the calibration does not
 import hashlib
 import json
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phasewatch.calibration.calibration import Calibration
+from phasewatch.calibration.calibration import Calibration, known_shape
 from phasewatch.calibration.counts import native
 from phasewatch.calibration.errors import CalibrationError
 from phasewatch.calibration.pixel_sums import PixelSums
 from phasewatch.calibration.plan import Prepared
 from phasewatch.calibration.plan_cache import cached
-from phasewatch.calibration.reference import Reference, known_shape
+
+if TYPE_CHECKING:
+    from phasewatch.calibration.reference import Reference
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -97,13 +99,20 @@ class Integrator:
         self.digest = hashlib.sha256(text.encode()).hexdigest()
         self.shape = known_shape(calibration)
         self._integrate: Reference | PixelSums
+
+        def make_reference() -> "Reference":
+            # Imported where it is needed: a worker that finds its plan on disk does without pyFAI.
+            from phasewatch.calibration.reference import Reference
+
+            return Reference(calibration, int(n_bins), unit, split, limits)
+
         if engine == "pyfai":
-            reference = Reference(calibration, int(n_bins), unit, split, limits)
+            reference = make_reference()
             self.axis, self.valid, self._integrate = reference.axis, reference.valid, reference
             return
 
         def make() -> Prepared:
-            reference = Reference(calibration, int(n_bins), unit, split, limits)
+            reference = make_reference()
             return Prepared((reference.axis,), reference.valid, reference.sums())
 
         prepared = cached(self.digest, math.prod(self.shape), (int(n_bins),), make)

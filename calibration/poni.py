@@ -15,6 +15,9 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from phasewatch.calibration.errors import CalibrationError
 
 VERSIONS = (1.0, 2.0, 2.1, 3.0)
@@ -49,6 +52,24 @@ class Poni:
     wavelength: float | None
     detector: str
     config: str
+
+    def layout(self) -> tuple[tuple[int, int] | None, NDArray[np.bool_] | None]:
+        """Return the detector's shape (height, width) and its own mask; None where it has none.
+
+        Of pyFAI's base class all is said in the file: then pyFAI is not asked, whose import is two
+        of the three seconds after which a worker that was started anew is at work.
+
+        Raises
+        ------
+        CalibrationError
+            pyFAI does not know the detector or refuses its configuration.
+        """
+        if self.detector.lower() == "detector" and (shape := _plain(json.loads(self.config))):
+            return shape[0], None
+        detector = self.make_detector()
+        shape, mask = detector.shape or detector.max_shape, detector.mask
+        own = None if shape is None else (int(shape[0]), int(shape[1]))
+        return own, None if own is None or mask is None else np.asarray(mask) != 0
 
     def make_detector(self) -> Any:
         """Build the pyFAI detector.
@@ -108,6 +129,19 @@ def read_poni(path: str | Path) -> Poni:
         return _parse(fields)
     except CalibrationError as error:
         raise CalibrationError(f"poni {str(path)!r}: {error}") from error
+
+
+def _plain(config: Mapping[str, Any]) -> tuple[tuple[int, int] | None] | None:
+    """Return, in a tuple, the shape of a plain detector; None if only pyFAI can tell."""
+    sizes, shape = (config.get("pixel1"), config.get("pixel2")), config.get("max_shape")
+    sized = all(isinstance(x, float | int) and 0 < x < math.inf for x in sizes)
+    if not sized or set(config) - {"pixel1", "pixel2", "max_shape"}:
+        return None
+    if shape is None:
+        return (None,)
+    if type(shape) is list and len(shape) == 2 and all(type(n) is int and n > 0 for n in shape):
+        return ((shape[0], shape[1]),)
+    return None
 
 
 def _parse(fields: Mapping[str, str]) -> Poni:

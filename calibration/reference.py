@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pyFAI.detectors import Detector
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
-from phasewatch.calibration.calibration import Calibration, Shape
+from phasewatch.calibration.calibration import Calibration, Shape, known_shape
 from phasewatch.calibration.counts import last_valid
 from phasewatch.calibration.errors import CalibrationError
 from phasewatch.calibration.plan import Entries, Sums, make_sums
@@ -90,19 +90,6 @@ class Reference:
         """Return the same sums for our own kernels."""
         norm, dark = pixel_weights(self.ai, self.calibration, self.shape)
         return make_sums(entries_of(self.ai), norm, dark, len(self.axis))
-
-
-def known_shape(calibration: Calibration) -> Shape:
-    """Return the detector's shape.
-
-    Raises
-    ------
-    CalibrationError
-        The calibration does not know it.
-    """
-    if calibration.shape is None:
-        raise CalibrationError("shape: the detector's is unknown: give it, or a mask")
-    return calibration.shape
 
 
 def entries_of(ai: Any) -> Entries:

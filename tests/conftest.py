@@ -49,10 +49,19 @@ def no_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PHASEWATCH_DEBUG")
 
 
+@pytest.fixture(scope="session")
+def plans_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the plans of this session are kept: pyFAI's import is most of a reducer's start."""
+    return tmp_path_factory.mktemp("plans")
+
+
 @pytest.fixture(autouse=True)
-def no_kept_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep integration plans out of the user's cache."""
-    monkeypatch.setenv("PHASEWATCH_CACHE", "")
+def plans_of_our_own(
+    request: pytest.FixtureRequest, plans_of_the_session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep plans out of the user's cache; the tests of plans make each anew."""
+    made_anew = request.path.parent.name == "calibration"
+    monkeypatch.setenv("PHASEWATCH_CACHE", "" if made_anew else str(plans_of_the_session))
 
 
 def _children() -> set[str]:

@@ -36,6 +36,9 @@ def clean_host() -> Iterator[None]:
     yield
     assert _children() <= children, "a child process is left"
     left = [t for t in threading.enumerate() if t not in threads]
+    for thread in left:
+        thread.join(10)  # a progress bar of rich has told its thread to end, and not waited for it
+    left = [thread for thread in left if thread.is_alive()]
     assert not left, f"threads are left: {left}"
     assert _contexts() <= contexts, "a ZeroMQ context is left open"
     assert _shared() <= shared, "shared memory is left"

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
@@ -225,9 +226,27 @@ assert not {"pyFAI", "numba", "h5py", "fabio", "pybaselines"} & set(sys.modules)
 from phasewatch.calibration import Calibration
 assert "pyFAI" not in sys.modules
 from phasewatch.calibration import Integrator
-assert "pyFAI" in sys.modules
+assert "pyFAI" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_worker_that_finds_its_plan_on_disk_does_without_pyfai(poni, tmp_path):
+    code = """
+import sys
+from phasewatch.calibration import Calibration, Integrator
+integrator = Integrator(Calibration.load(sys.argv[1], shape=(30, 20)), n_bins=10)
+print("pyFAI" in sys.modules, integrator.digest)
+"""
+    command = [sys.executable, "-c", code, str(poni)]
+    environment = {**os.environ, "PHASEWATCH_CACHE": str(tmp_path)}
+    first, second = (
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    )
+    pyfai, digest = first.stdout.split()
+    assert pyfai == "True"
+    assert second.stdout.split() == ["False", digest]
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

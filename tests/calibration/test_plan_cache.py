@@ -31,7 +31,7 @@ def no_pyfai(monkeypatch):
         def fail(*args):
             raise AssertionError("a plan was made")
 
-        monkeypatch.setattr("phasewatch.calibration.integrate.Reference", fail)
+        monkeypatch.setattr("phasewatch.calibration.reference.Reference", fail)
         monkeypatch.setattr("phasewatch.calibration.cake._prepare", fail)
 
     return forbid

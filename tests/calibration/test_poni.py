@@ -44,6 +44,26 @@ def test_every_version_gives_the_geometry_that_pyfai_reads(write_poni, version):
     assert (detector.pixel1, detector.pixel2) == (theirs.pixel1, theirs.pixel2)
     assert detector.shape == theirs.detector.shape
     assert detector.orientation == theirs.detector.orientation
+    assert_same_layout(ours, theirs.detector)
+
+
+def assert_same_layout(ours, detector):
+    shape, mask = ours.layout()
+    assert shape == (detector.shape or detector.max_shape)
+    theirs = None if shape is None else detector.mask
+    assert (mask is None) == (theirs is None)
+    if mask is not None:
+        np.testing.assert_array_equal(mask, theirs != 0)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"max_shape": None}, {"max_shape": [30, 20]}, {"orientation": 4, "pixel1": 1}]
+)
+def test_the_layout_of_a_plain_detector_is_pyfais(write_poni, more):
+    config = {"pixel1": 1e-4, "pixel2": 2e-4, **more}
+    path = write_poni(Detector_config=json.dumps(config))
+
+    assert_same_layout(read_poni(path), pyFAI.load(str(path)).detector)
 
 
 def test_the_last_calibration_appended_to_a_file_counts(write_poni):
@@ -109,8 +129,9 @@ def test_a_bad_file_is_refused_in_one_line_that_names_file_and_field(write_poni,
 def test_a_detector_that_pyfai_cannot_make_is_refused(write_poni, detector, config, message):
     poni = read_poni(write_poni(Detector=detector, Detector_config=json.dumps(config)))
 
-    with pytest.raises(CalibrationError, match=message):
-        poni.make_detector()
+    for make in (poni.make_detector, poni.layout):
+        with pytest.raises(CalibrationError, match=message):
+            make()
 
 
 @pytest.mark.parametrize(
