@@ -2,6 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Not compiled: most of what comes is never imported; who imports the rest first writes its bytecode.
+export PYTHONDONTWRITEBYTECODE :=
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 PACKAGES := bench calibration models pipeline plugins
 LINKS := build/links
 RUN := demo-run
@@ -13,9 +16,7 @@ KARABO_VENV := .venv-karabo
 demo: $(VENV)/installed
 	$(BIN)/python -m phasewatch.bench.demo $(RUN)
 
-# Hundreds of the tests' processes import our modules: let the first one write their bytecode. Work
-# is stolen, not dealt: neighbours then share a worker, and with it their fixtures and kernels.
-test: export PYTHONDONTWRITEBYTECODE :=
+# Work is stolen, not dealt: neighbours then share a worker, and with it their fixtures and kernels.
 test: $(VENV)/installed
 	$(BIN)/pytest -q -n 2 --dist worksteal
 
@@ -39,8 +40,8 @@ schema: $(VENV)/installed
 # torch first and exact: a CPU-only machine then gets its CPU build, and nothing else asks for more.
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[dev]'
 	touch $@
 
 clean:
