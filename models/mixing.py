@@ -35,9 +35,10 @@ def mix(
     portion: float,
     rng: np.random.Generator,
 ) -> Mixed:
-    """Mix about a `portion` of the windows of two classes with one of the other, as long.
+    """Mix about a `portion` of the windows of two classes with the end of one of the other.
 
-    A window for which there is none as long stays as it is.
+    A window for which there is none at least as long stays as it is. (Not only those as long: the
+    first class of a short run has but windows that begin with the run, the last only whole ones.)
 
     Parameters
     ----------
@@ -49,13 +50,13 @@ def mix(
     share = np.eye(n_classes, dtype=np.float32)[label]
     if n_classes != 2:
         return Mixed(patterns, share)
-    first = np.cumsum(length) - length
+    end = np.cumsum(length)
     out = patterns.copy()
     for i in np.flatnonzero(rng.random(len(label)) < portion):
-        others = np.flatnonzero((label != label[i]) & (length == length[i]))
+        others = np.flatnonzero((label != label[i]) & (length >= length[i]))
         if len(others):
             j, x = int(rng.choice(others)), np.float32(rng.random())
-            of_i, of_j = (slice(first[k], first[k] + length[k]) for k in (i, j))
+            of_i, of_j = (slice(end[k] - length[i], end[k]) for k in (i, j))
             out[of_i] = (1 - x) * patterns[of_i] + x * patterns[of_j]
             share[i, [label[i], label[j]]] = 1 - x, x
     return Mixed(out, share)

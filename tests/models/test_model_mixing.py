@@ -32,11 +32,17 @@ def test_two_classes_mix_in_the_share_that_is_told():
     np.testing.assert_allclose(found.patterns[first, 0], expected[length == 2] + 1, rtol=1e-5)
 
 
-def test_who_finds_no_partner_of_its_length_stays_whole():
-    label, length = np.array([0, 0, 1]), np.array([1, 1, 2])
+def test_a_window_mixes_with_the_end_of_a_longer_one_and_not_with_a_shorter():
+    label, length = np.tile([0, 1], 30), np.tile([2, 4], 30)
     found = mixed(label, length, portion=1.0)
-    assert np.array_equal(found.patterns, windows(label, length))
-    assert np.array_equal(found.share, np.eye(2)[label])
+    assert np.array_equal(found.share[1::2], np.eye(2)[label[1::2]])
+    assert (found.share[::2, 1] > 0).all()
+    last = np.cumsum(length)[::2] - 1
+    expected = 10 * found.share[::2, 1] + 1
+    np.testing.assert_allclose(found.patterns[last, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(found.patterns[last - 1, 0], expected + 1, rtol=1e-5)
+    after = np.repeat(length, length) == 4
+    assert np.array_equal(found.patterns[after], windows(label, length)[after])
 
 
 def test_of_three_classes_none_is_mixed():
