@@ -128,6 +128,11 @@ def cpu_s(*pids: int | None) -> list[float]:
     return [sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids]
 
 
+def stolen(before: Any, after: Any) -> float:
+    """Return which part of the processors' time other virtual machines had, between two looks."""
+    return (after.steal - before.steal) / (sum(after) - sum(before))
+
+
 def measure(n: int, rounds: int) -> None:
     """Print the rates of each round, and their medians."""
     from karabo.middlelayer import InputChannel
@@ -161,6 +166,7 @@ def measure(n: int, rounds: int) -> None:
         print("node:", await heard(to_node), "  sources:", await heard(to_sources), flush=True)
         found: dict[str, list[float]] = {"alone": [], "node": []}
         cpu: dict[str, list[float]] = {}
+        at_first = psutil.cpu_times()
         for _ in range(rounds):
             client.times = []
             pids = os.getpid(), *(process.pid for process in others)
@@ -183,9 +189,11 @@ def measure(n: int, rounds: int) -> None:
                 cpu.setdefault(who, []).append((y[i] - x[i]) / n * 1e3)
             print("frames/s ", {k: round(v[-1], 1) for k, v in found.items()}, flush=True)
         alone, through = (statistics.median(found[k]) for k in ("alone", "node"))
+        part = 100 * stolen(at_first, psutil.cpu_times())
         print(f"median   alone {alone:.0f}, node {through:.0f}, ratio {through / alone:.2f}")
         for who, spent in cpu.items():
             print(f"CPU a frame, {who}: {statistics.median(spent):.1f} ms")
+        print(f"stolen by other machines: {part:.0f} % of the processors' time")
         to_sources.send("")
         to_node.send("")
         chain.over = True

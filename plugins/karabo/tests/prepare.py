@@ -1,6 +1,7 @@
 """In the environment of the chain: frames, what the chain makes of them, and two models of them.
 
-``python prepare.py FOLDER`` writes ``L.poni``, ``expected.npz``, ``model`` and ``other`` there.
+``python prepare.py FOLDER`` writes ``L.poni``, another calibration (``far.poni``, ``mask.npy``),
+``expected.npz``, ``model`` and ``other`` there.
 """
 
 import sys
@@ -19,8 +20,8 @@ from phasewatch.pipeline.documents import ItemSpec, RunStart
 
 PONI = """poni_version: 2.1
 Detector: Detector
-Detector_config: {"pixel1": 1e-4, "pixel2": 1e-4, "max_shape": [96, 80], "orientation": 3}
-Distance: 0.1
+Detector_config: {{"pixel1": 1e-4, "pixel2": 1e-4, "max_shape": [96, 80], "orientation": 3}}
+Distance: {distance}
 Poni1: 0.0048
 Poni2: 0.004
 Rot1: 0
@@ -40,12 +41,11 @@ def frames() -> np.ndarray:
     return np.random.default_rng(1).poisson(counts).astype(np.uint16)
 
 
-def main(folder: Path) -> None:
-    """Write all of it to `folder`."""
-    (folder / "L.poni").write_text(PONI)
+def reduced(folder: Path, **calibration: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the axis (n_bins,) and the patterns (N, n_bins) that `calibration` makes of them."""
     tables = {
         "source": {"uri": "zmq:tcp://127.0.0.1:1"},
-        "calibration": {"poni": "L.poni"},
+        "calibration": calibration,
         "reduce": {"n_bins": 64, "baseline": {"method": "asls", "lam": 1e3}},
     }
     config = parse_config(tables, name="prepare", folder=folder)
@@ -57,10 +57,22 @@ def main(folder: Path) -> None:
     batch = Batch(index, index, None, {"frame": frames()})
     for stage in stages:
         batch = stage.process(batch)
-    patterns = batch.arrays["intensity"]
-    np.savez(folder / "expected.npz", frames=frames(), patterns=patterns)
+    return run.constants["axis"], batch.arrays["intensity"]
+
+
+def main(folder: Path) -> None:
+    """Write all of it to `folder`."""
+    (folder / "L.poni").write_text(PONI.format(distance=0.1))
+    (folder / "far.poni").write_text(PONI.format(distance=0.101))
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[40:60, 45:70] = 1
+    np.save(folder / "mask.npy", mask)
+    axis, patterns = reduced(folder, poni="L.poni")
+    _, far = reduced(folder, poni="far.poni", mask="mask.npy")
+    np.savez(folder / "expected.npz", frames=frames(), patterns=patterns, far=far)
+    index = np.arange(N)
     series = Series(
-        axis=run.constants["axis"],
+        axis=axis,
         unit="2th_deg",
         intensity=patterns,
         ids=index,

@@ -15,7 +15,24 @@ from nodes import Stage, stamp, until
 Begin = Callable[..., Any]
 
 
-async def test_a_chain_of_its_own(stage: Begin, configure: Any, expected: dict[str, Any]) -> None:
+async def go_on_with_another_calibration(
+    on: Stage, expected: dict[str, Any], prepared: Path
+) -> None:
+    first, n = on.node.calibrationDigest.value, len(on.client.got)
+    on.node.poni, on.node.mask = str(prepared / "far.poni"), str(prepared / "mask.npy")
+    await on.proxy.loadCalibration()
+    await on.state(State.PROCESSING, State.ERROR)
+    assert on.node.state == State.PROCESSING, on.node.status
+    await on.source.send(expected["frames"][1], 6)
+    await on.results(n + 1)
+    assert on.client.column("seq")[-1] == 0
+    assert on.client.patterns()[-1].tobytes() == expected["far"][1].tobytes()
+    assert on.node.calibrationDigest.value not in ("", first)
+
+
+async def test_a_chain_of_its_own(
+    stage: Begin, configure: Any, expected: dict[str, Any], prepared: Path
+) -> None:
     on: Stage = await stage(**configure())
     with pytest.raises(KaraboError, match="not allowed in state"):
         await on.proxy.resetTracker()
@@ -39,19 +56,22 @@ async def test_a_chain_of_its_own(stage: Begin, configure: Any, expected: dict[s
     await on.results(n + 1)
     assert on.client.column("seq")[-1] == 0
     assert on.client.patterns()[-1].tobytes() == expected["patterns"][0].tobytes()
-    # killed and back
+    first = on.node.calibrationDigest.value
+    await go_on_with_another_calibration(on, expected, prepared)
+    # killed and back: it begins with what the file names
     os.killpg(on.node._line.pid, signal.SIGKILL)
     await on.state(State.ERROR)
     assert "the chain ended (exit code -9)" in on.node.status.value
     assert on.node.globalAlarmCondition == AlarmCondition.ALARM
-    await on.source.send(expected["frames"][1], 6)
+    await on.source.send(expected["frames"][1], 7)
     await until(lambda: on.node.framesDropped.value == 1)
     await on.start()
-    await on.source.send(expected["frames"][2], 7)
-    await on.results(n + 2)
+    await on.source.send(expected["frames"][2], 8)
+    await on.results(n + 3)
     assert on.client.patterns()[-1].tobytes() == expected["patterns"][2].tobytes()
+    assert on.node.calibrationDigest.value == first
     await on.stop()
-    assert on.client.ends == 2
+    assert on.client.ends == 3
     with pytest.raises(KaraboError, match="not allowed in state"):
         await on.proxy.stop()
 
@@ -163,10 +183,11 @@ async def test_the_tracker_anew_and_another_model(
     assert on.node.modelDigest.value not in ("", first)
     assert on.node.framesDropped.value == 0
     assert on.client.column("seq")[-1] < n
-    on.node.poni = str(prepared / "expected.npz")
+    on.node.poni = str(prepared / "far.poni")  # good, but the model knows another axis
     await on.proxy.loadCalibration()
     await on.state(State.PROCESSING)
     assert on.node.status.value.startswith("not loaded: ")
+    assert "axis: the patterns have" in on.node.status.value
     await on.stop()
 
 
