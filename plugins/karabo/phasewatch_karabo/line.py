@@ -121,6 +121,7 @@ class Line:
         """Start the chain, or find it; `take` gets what it publishes, in a thread."""
         self._keys = chain.keys_in(self.places.keys)
         if self.places.configuration:
+            await self._nobody_there()
             await in_thread(self._spawn)
         status = await self._present(other_than="")
         self._feed = chain.Feed(self.places.frames, self._keys)
@@ -228,6 +229,18 @@ class Line:
         if mark is not Mark.STOP:
             self.turning(False)
         return mark is Mark.STOP
+
+    async def _nobody_there(self) -> None:
+        """Refuse to start a chain beside another, as a device server that was killed leaves one."""
+        try:
+            run_id = (await self._status()).run_id
+        except NoAnswerError:
+            return
+        control = self.places.control
+        raise PipelineError(
+            f"control {control}: run {run_id} answers there: end it (phasewatch stop {control}), "
+            "or attach to it without configuration"
+        )
 
     def _spawn(self) -> None:
         if self._program is not None:

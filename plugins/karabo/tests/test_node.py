@@ -126,6 +126,10 @@ async def test_a_chain_that_runs_by_itself(
         while on.node.state != State.PROCESSING:
             await on.proxy.start()
             await on.state(State.ERROR, State.PROCESSING)
+        other: Stage = await stage(**keys, configuration=path, executable=EXECUTABLE)
+        await other.proxy.start()
+        await other.state(State.ERROR)
+        assert f"run {on.node.runId.value} answers there: end it" in other.node.status.value
         await refuse_what_is_not_the_image_due(on, expected)
         os.killpg(chain.pid, signal.SIGKILL)
         await on.state(State.ERROR)
