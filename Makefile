@@ -18,7 +18,7 @@ demo: $(VENV)/installed
 
 # Work is stolen, not dealt: neighbours then share a worker, and with it their fixtures and kernels.
 test: $(VENV)/installed
-	$(BIN)/pytest -q -n 2 --dist worksteal
+	$(BIN)/pytest -q -n 2 --dist worksteal --durations=20
 
 # The Karabo device, against a real broker; installs both. Says in one line why it cannot.
 test-karabo: $(VENV)/installed
