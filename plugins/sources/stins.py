@@ -81,7 +81,7 @@ class Stins:
             else:
                 yield from self._image(received[0].head.frame, parts)
             return
-        for older in self._sets.flush(before=found.born):  # in no socket can they come any more
+        for older in self._sets.flush(before=found):  # in no socket can they come any more
             yield from self._lost(older, self._absent(older))
         series, begun = self._series, self._begun
         self._series, self._begun, self._modules = "", False, None

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from phasewatch.calibration.lambda_modules import ModuleLayout
 from phasewatch.pipeline.documents import ItemSpec
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.plugin import open_source
+from phasewatch.plugins.sources.json_stream import Decoder
 from phasewatch.plugins.sources.module_sets import WINDOW
-from phasewatch.plugins.sources.stream import Stream
+from phasewatch.plugins.sources.stream import Began, Ended, Frame, Lost, Stream
 
 from .streamed import compressed, read
 
@@ -208,6 +210,17 @@ class Lambda:
                 self.sender.send(peer.end(), to=k)
 
 
+class Kept:
+    """Keeps what is sent, by module."""
+
+    def __init__(self, addresses: list[str]) -> None:
+        self.addresses = addresses
+        self.messages: list[list[Parts]] = [[] for _ in addresses]
+
+    def send(self, *messages: Parts, to: int) -> None:
+        self.messages[to] += messages
+
+
 def assembled(number: int) -> np.ndarray:
     layout = ModuleLayout.from_translations(PLACES, [SHAPE] * N)
     return layout.assemble([counts(number, module=k) for k in range(N)])
@@ -259,6 +272,30 @@ def test_a_module_that_lost_a_message(attached: Attach) -> None:
     one, three = (f"module {k + 1} ({sender.addresses[k]})" for k in (1, 3))
     assert found[1] == f"message 92: not sent by {one}, {three}"
     np.testing.assert_array_equal(found[2], assembled(2))
+
+
+@pytest.mark.parametrize("order", list(permutations(range(N))))
+def test_a_lost_message_is_told_whichever_socket_comes_first(order: tuple[int, ...]) -> None:
+    addresses = [f"tcp://127.0.0.1:{k + 1}" for k in range(N)]
+    kept = Kept(addresses)
+    detector = Lambda(kept)
+    detector.header()
+    detector.image(0)
+    detector.image(1, without=(1, 3))
+    detector.end()
+    decode = Decoder(addresses)
+    found = [
+        what
+        for k in order
+        for message in kept.messages[k]
+        for what in decode((k, [memoryview(part) for part in message]))
+    ]
+    began, frame, lost, ended = found
+    assert isinstance(began, Began)
+    assert isinstance(frame, Frame)
+    assert isinstance(lost, Lost)
+    assert isinstance(ended, Ended)
+    assert (frame.id, lost.id) == (0, 1)
 
 
 def test_a_module_that_is_gone_is_not_waited_for(attached: Attach) -> None:
