@@ -15,7 +15,7 @@ _HOME = {"Calibration": "calibration", "Integrator": "integrate"}
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up on first use: numba and pyFAI cost a second, which `phasewatch --help` must not pay.
+    # Looked up on first use: numba costs half a second, which `phasewatch --help` must not pay.
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

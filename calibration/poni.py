@@ -67,9 +67,14 @@ class Poni:
         if self.detector.lower() == "detector" and (shape := _plain(json.loads(self.config))):
             return shape[0], None
         detector = self.make_detector()
-        shape, mask = detector.shape or detector.max_shape, detector.mask
-        own = None if shape is None else (int(shape[0]), int(shape[1]))
-        return own, None if own is None or mask is None else np.asarray(mask) != 0
+        said = detector.shape or detector.max_shape
+        if said is None:
+            return None, None
+        shape = tuple(n for n in said if isinstance(n, int | np.integer) and n > 0)
+        if len(shape) != 2 or len(said) != 2:
+            raise CalibrationError(f"Detector_config: max_shape is not [height, width]: {said!r}")
+        mask = detector.mask
+        return (int(shape[0]), int(shape[1])), None if mask is None else np.asarray(mask) != 0
 
     def make_detector(self) -> Any:
         """Build the pyFAI detector.
@@ -134,7 +139,7 @@ def read_poni(path: str | Path) -> Poni:
 def _plain(config: Mapping[str, Any]) -> tuple[tuple[int, int] | None] | None:
     """Return, in a tuple, the shape of a plain detector; None if only pyFAI can tell."""
     sizes, shape = (config.get("pixel1"), config.get("pixel2")), config.get("max_shape")
-    sized = all(isinstance(x, float | int) and 0 < x < math.inf for x in sizes)
+    sized = all(isinstance(x, float | int) and 0 < x < 1 for x in sizes)
     if not sized or set(config) - {"pixel1", "pixel2", "max_shape"}:
         return None
     if shape is None:

@@ -3,7 +3,7 @@
 `by_phasewatch` trains first on a part of the labels, with the others, held out in time, to say when
 to stop and how far the probabilities can be believed (temperature). The best weights then go on
 with all labels for a quarter of the epochs: what was held out are often a third of very few labels.
-Of two classes half of what is shown are mixtures (`phasewatch.models.mixing`).
+Of two classes up to half of what is shown are mixtures (`phasewatch.models.mixing`).
 
 `by_thesis` takes a fixed number of steps, each with all patterns.
 """

@@ -38,7 +38,7 @@ def mix(
     """Mix about a `portion` of the windows of two classes with the end of one of the other.
 
     A window for which there is none at least as long stays as it is. (Not only those as long: the
-    first class of a short run has but windows that begin with the run, the last only whole ones.)
+    first class of a short run has only windows that begin with the run, the last only whole ones.)
 
     Parameters
     ----------

@@ -231,12 +231,14 @@ assert "pyFAI" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_worker_that_finds_its_plan_on_disk_does_without_pyfai(poni, tmp_path):
+def test_a_worker_that_finds_its_plan_on_disk_imports_little(poni, tmp_path):
     code = """
 import sys
 from phasewatch.calibration import Calibration, Integrator
+from phasewatch.calibration.baseline import estimate
 integrator = Integrator(Calibration.load(sys.argv[1], shape=(30, 20)), n_bins=10)
-print("pyFAI" in sys.modules, integrator.digest)
+estimate([1.0, 2.0, 1.0], "asls")
+print("pyFAI" in sys.modules, "pybaselines" in sys.modules, integrator.digest)
 """
     command = [sys.executable, "-c", code, str(poni)]
     environment = {**os.environ, "PHASEWATCH_CACHE": str(tmp_path)}
@@ -244,9 +246,9 @@ print("pyFAI" in sys.modules, integrator.digest)
         subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     )
-    pyfai, digest = first.stdout.split()
+    pyfai, _, digest = first.stdout.split()
     assert pyfai == "True"
-    assert second.stdout.split() == ["False", digest]
+    assert second.stdout.split() == ["False", "False", digest]
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

@@ -124,6 +124,7 @@ def test_a_bad_file_is_refused_in_one_line_that_names_file_and_field(write_poni,
         ("Detector", {"pixel1": 1e-4}, "pixel2 must be a size in m, not None"),
         ("Detector", {"pixel1": -1e-4, "pixel2": 1e-4}, "pixel1 must be a size in m"),
         ("Detector", {"pixel1": "wide", "pixel2": 1e-4}, "Detector_config: Detector"),
+        ("Detector", {"pixel1": 10**400, "pixel2": 1e-4}, "Detector_config: Detector"),
     ],
 )
 def test_a_detector_that_pyfai_cannot_make_is_refused(write_poni, detector, config, message):
@@ -132,6 +133,14 @@ def test_a_detector_that_pyfai_cannot_make_is_refused(write_poni, detector, conf
     for make in (poni.make_detector, poni.layout):
         with pytest.raises(CalibrationError, match=message):
             make()
+
+
+@pytest.mark.parametrize("shape", [[30], [30, 20, 1], [30.7, 20], [None, 20], "ab", [0, 20]])
+def test_what_is_no_shape_is_refused(write_poni, shape):
+    config = {"pixel1": 1e-4, "pixel2": 1e-4, "max_shape": shape}
+    poni = read_poni(write_poni(Detector_config=json.dumps(config)))
+    with pytest.raises(CalibrationError, match="max_shape"):
+        poni.layout()
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from phasewatch_karabo.frames import Stream, WrongFrameError
 WAITING, MOST_WAITING = 16, 64  # frames: then the handler waits; then they are dropped
 PATIENCE_S = 4.0  # of the handler, which is cancelled after 5 s
 TURN_S = 0.005  # between two looks whether there is room
-LOOK_S, ANSWER_S = 0.25, 1.0
+LOOK_S, ANSWER_S, BUSY_S = 0.25, 1.0, 3.0
 BEGIN_S, END_S, TRIAL_S = 120.0, 60.0, 120.0
 
 
@@ -233,7 +233,7 @@ class Line:
     async def _nobody_there(self) -> None:
         """Refuse to start a chain beside another, as a device server that was killed leaves one."""
         try:
-            run_id = (await self._status()).run_id
+            run_id = (await self._status(BUSY_S)).run_id
         except NoAnswerError:
             return
         control = self.places.control
@@ -291,8 +291,8 @@ class Line:
                 return
             await asyncio.sleep(LOOK_S)
 
-    async def _status(self) -> Status:
-        return await in_thread(chain.status, self.places.control, self._keys, ANSWER_S)
+    async def _status(self, patience_s: float = ANSWER_S) -> Status:
+        return await in_thread(chain.status, self.places.control, self._keys, patience_s)
 
 
 async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
