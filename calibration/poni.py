@@ -64,8 +64,8 @@ class Poni:
         CalibrationError
             pyFAI does not know the detector or refuses its configuration.
         """
-        if self.detector.lower() == "detector" and (shape := _plain(json.loads(self.config))):
-            return shape[0], None
+        if self.detector.lower() == "detector" and (plain := _plain(json.loads(self.config))):
+            return plain[0], None
         detector = self.make_detector()
         said = detector.shape or detector.max_shape
         if said is None:
