@@ -10,8 +10,8 @@ from phasewatch.pipeline.batch import Failure
 from phasewatch.plugins.sources.stream import Stream
 
 
-def read(source: Stream) -> list[tuple[int, Any]]:
-    """Return (id, image or error) of all items; their seq are contiguous."""
+def read(source: Stream, first: int = 0) -> list[tuple[int, Any]]:
+    """Return (id, image or error) of all items; their seq are contiguous from `first` on."""
     found: list[tuple[int, Any]] = []
     seqs: list[int] = []
     for item in source:
@@ -21,7 +21,7 @@ def read(source: Stream) -> list[tuple[int, Any]]:
         elif item is not None:
             found += zip(item.ids.tolist(), item.arrays["frame"].copy(), strict=True)
             seqs += item.seq.tolist()
-    assert seqs == list(range(len(seqs)))
+    assert seqs == list(range(first, first + len(seqs)))
     return found
 
 

@@ -14,6 +14,8 @@ from phasewatch.pipeline.errors import PipelineError
 from phasewatch.pipeline.messages import MessageError
 from phasewatch.plugins.sources.stream import Began, Ended, Found, Frame, Lost, Stream
 
+from . import streamed
+
 SPEC = ItemSpec.of((2, 3), np.uint16)
 Message = Any
 
@@ -75,18 +77,9 @@ def stream(*messages: Message, silent: int = 0, idle: float | None = None, step:
 
 
 def read(source: Stream, first: int = 0) -> list[tuple[int, Any]]:
-    """Return (id, first pixel or error) of all items; their seq are contiguous."""
-    found: list[tuple[int, Any]] = []
-    seqs: list[int] = []
-    for item in source:
-        if isinstance(item, Failure):
-            found.append((item.id, item.error))
-            seqs.append(item.seq)
-        elif item is not None:
-            found += zip(item.ids.tolist(), item.arrays["frame"][:, 0, 0].tolist(), strict=True)
-            seqs += item.seq.tolist()
-    assert seqs == list(range(first, first + len(seqs)))
-    return found
+    """Return (id, first pixel or error) of all items."""
+    found = streamed.read(source, first)
+    return [(i, item if isinstance(item, str) else item[0, 0]) for i, item in found]
 
 
 def test_a_run_from_its_start_to_its_end() -> None:
