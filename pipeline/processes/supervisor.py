@@ -234,9 +234,8 @@ class Supervisor:
         elif body.what == "ready":
             self._not_ready.discard(role)
             self.view.classes = tuple(data.get("classes", self.view.classes))
-            if (
-                role == "tracker" and self.control.resets
-            ):  # one that was started again does not know
+            # One that was started again does not know.
+            if role == "tracker" and self.control.resets:
                 self._reset_tracker()
             self._go()
         elif body.what == "started":
