@@ -64,16 +64,16 @@ class Poni:
         CalibrationError
             pyFAI does not know the detector or refuses its configuration.
         """
-        if self.detector.lower() == "detector" and (plain := _plain(json.loads(self.config))):
-            return plain[0], None
-        detector = self.make_detector()
-        said = detector.shape or detector.max_shape
+        config = json.loads(self.config)
+        plain = self.detector.lower() == "detector" and _is_all(config)
+        detector = None if plain else self.make_detector()
+        said = detector.shape or detector.max_shape if detector else config.get("max_shape")
         if said is None:
             return None, None
         shape = tuple(n for n in said if isinstance(n, int | np.integer) and n > 0)
         if len(shape) != 2 or len(said) != 2:
             raise CalibrationError(f"Detector_config: max_shape is not [height, width]: {said!r}")
-        mask = detector.mask
+        mask = detector.mask if detector else None
         return (int(shape[0]), int(shape[1])), None if mask is None else np.asarray(mask) != 0
 
     def make_detector(self) -> Any:
@@ -136,17 +136,12 @@ def read_poni(path: str | Path) -> Poni:
         raise CalibrationError(f"poni {str(path)!r}: {error}") from error
 
 
-def _plain(config: Mapping[str, Any]) -> tuple[tuple[int, int] | None] | None:
-    """Return, in a tuple, the shape of a plain detector; None if only pyFAI can tell."""
+def _is_all(config: Mapping[str, Any]) -> bool:
+    """Tell whether `config` holds all there is to a plain detector, and nothing pyFAI refuses."""
     sizes, shape = (config.get("pixel1"), config.get("pixel2")), config.get("max_shape")
     sized = all(isinstance(x, float | int) and 0 < x < 1 for x in sizes)
-    if not sized or set(config) - {"pixel1", "pixel2", "max_shape"}:
-        return None
-    if shape is None:
-        return (None,)
-    if type(shape) is list and len(shape) == 2 and all(type(n) is int and n > 0 for n in shape):
-        return ((shape[0], shape[1]),)
-    return None
+    known = config.keys() <= {"pixel1", "pixel2", "max_shape"}
+    return sized and known and (shape is None or isinstance(shape, list))
 
 
 def _parse(fields: Mapping[str, str]) -> Poni:
