@@ -17,7 +17,7 @@ Recipe "thesis": points as they are (intensities in units in which the series re
 drawn anew, where the published code took all; it also predicted with BatchNorm in training mode,
 here it does not.
 
-Recipe "phasewatch": patterns smoothed and standardised, points scaled per bin, the recipe's
+Recipe "phasewatch": patterns smoothed, each of their bins standardised by itself, the recipe's
 replicas and mixtures of them, class weights, the best of the tried weights, and the share of
 samples that tells the classes learned from replicas that were not trained on (`Level`). Both end
 with BatchNorm's statistics taken of the trained weights, not of those on the way.
@@ -83,14 +83,14 @@ class BinnedFcnn(nn.Module):
     """The samples' network, and the vote of a curve's samples."""
 
     def __init__(
-        self, *, n_points: int, n_classes: int, bins: int, standardise: bool, smooth: int = 1
+        self, *, n_points: int, n_classes: int, bins: int, standardise_bins: bool, smooth: int = 1
     ) -> None:
         super().__init__()
         self.bins = Bins(
             name="binned-fcnn",
             n_points=n_points,
             bins=bins,
-            standardise=standardise,
+            standardise_bins=standardise_bins,
             smooth=smooth,
         )
         self.samples = Samples(bins=bins, n_classes=n_classes)
@@ -119,7 +119,7 @@ def build(
     n_points: int,
     n_classes: int,
     bins: int = BINS,
-    standardise: bool = True,
+    standardise_bins: bool = True,
     smooth: int = 1,
 ) -> nn.Module:
     """Make the network.
@@ -128,8 +128,8 @@ def build(
     ----------
     bins
         Number of bins, each of 2 points at least.
-    standardise
-        Whether a pattern's own mean and deviation are taken out first.
+    standardise_bins
+        Whether each bin of a pattern has its own mean and deviation taken out.
     smooth
         Points, an odd number, over which intensities are averaged.
 
@@ -139,7 +139,11 @@ def build(
         `bins` does not fit `n_points`, or `smooth` is even.
     """
     return BinnedFcnn(
-        n_points=n_points, n_classes=n_classes, bins=bins, standardise=standardise, smooth=smooth
+        n_points=n_points,
+        n_classes=n_classes,
+        bins=bins,
+        standardise_bins=standardise_bins,
+        smooth=smooth,
     )
 
 
@@ -175,7 +179,7 @@ def fit(
         `bins` does not fit, or training diverged.
     """
     thesis = is_thesis(recipe)
-    options: dict[str, Any] = {"bins": bins, "standardise": not thesis}
+    options: dict[str, Any] = {"bins": bins, "standardise_bins": not thesis}
     options["smooth"] = 1 if thesis else SMOOTH
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -193,7 +197,7 @@ def fit(
             }
         else:
             shown, tried, held = ours(patterns, label, n_classes, recipe, seed)
-            net.bins.scale(shown.patterns, axis)
+            net.bins.scale(axis)
             weight, every = balanced(label, n_classes), EPOCH
             how = {
                 "steps": recipe.epochs * EPOCH,

@@ -16,7 +16,7 @@ steps, A_b of the training points. A step sees 1024 points of each bin, drawn an
 published code took all. Its tensor of originals was overwritten by the first replica; here they are
 kept.
 
-Recipe "phasewatch": patterns smoothed and standardised, points scaled per bin, the recipe's
+Recipe "phasewatch": patterns smoothed, each of their bins standardised by itself, the recipe's
 replicas and mixtures of them, class weights, the best of the tried weights, A_b of replicas that
 were not trained on, averaged over classes. Points do not vote, they say how sure they are: sums of
 w_b times the mean log-probability, and what sum tells the classes is learned from the same replicas
@@ -71,7 +71,7 @@ class BinnedMlp(nn.Module):
         n_points: int,
         n_classes: int,
         bins: int,
-        standardise: bool,
+        standardise_bins: bool,
         soft: bool,
         smooth: int = 1,
     ) -> None:
@@ -81,7 +81,7 @@ class BinnedMlp(nn.Module):
             name="binned-mlp",
             n_points=n_points,
             bins=bins,
-            standardise=standardise,
+            standardise_bins=standardise_bins,
             smooth=smooth,
         )
         self.points = nn.Sequential(
@@ -118,7 +118,7 @@ def build(
     n_points: int,
     n_classes: int,
     bins: int = BINS,
-    standardise: bool = True,
+    standardise_bins: bool = True,
     soft: bool = True,
     smooth: int = 1,
 ) -> nn.Module:
@@ -128,8 +128,8 @@ def build(
     ----------
     bins
         Number of bins, each of 2 points at least.
-    standardise
-        Whether a pattern's own mean and deviation are taken out first.
+    standardise_bins
+        Whether each bin of a pattern has its own mean and deviation taken out.
     soft
         Whether points say how sure they are, rather than vote.
     smooth
@@ -144,7 +144,7 @@ def build(
         n_points=n_points,
         n_classes=n_classes,
         bins=bins,
-        standardise=standardise,
+        standardise_bins=standardise_bins,
         soft=soft,
         smooth=smooth,
     )
@@ -182,7 +182,7 @@ def fit(
         `bins` does not fit, or training diverged.
     """
     thesis = is_thesis(recipe)
-    options: dict[str, Any] = {"bins": bins, "standardise": not thesis, "soft": not thesis}
+    options: dict[str, Any] = {"bins": bins, "standardise_bins": not thesis, "soft": not thesis}
     options["smooth"] = 1 if thesis else SMOOTH
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -201,7 +201,7 @@ def fit(
             }
         else:
             replicas = ours(patterns, label, n_classes, recipe, seed)
-            net.bins.scale(replicas.shown.patterns, axis)
+            net.bins.scale(axis)
             points, judged = (Points.of(net.bins, x) for x in (replicas.shown, replicas.held))
             loss_of = _loss(balanced(label, n_classes))
             every = EPOCH

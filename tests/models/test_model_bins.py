@@ -89,7 +89,7 @@ def test_the_recipe_of_the_thesis(synthetic, model, monkeypatch):
     fit = fitted(model, series, truth, how=thesis(), progress=lambda *call: calls.append(call))
     assert fit.epochs == fit.notes["steps"] == len(calls) <= 80
     assert calls[0][:2] == (1, 80)
-    assert {"bins": 5, "standardise": False}.items() <= fit.options.items()
+    assert {"bins": 5, "standardise_bins": False}.items() <= fit.options.items()
     assert not fit.options.get("soft")
     bins, level = fit.net.bins, fit.net.level
     assert (level.gain, level.offset) == (1, 0)
@@ -116,7 +116,7 @@ def test_published_replicas_keep_the_originals():
 
 
 def test_bins_cut_where_they_should():
-    bins = shared.Bins(name="x", n_points=17, bins=3, standardise=False)
+    bins = shared.Bins(name="x", n_points=17, bins=3, standardise_bins=False)
     patterns = np.arange(34, dtype=np.float32).reshape(2, 17)
     bins.leave(np.array([0, shared.LARGEST]), np.arange(17) + 0.5)
     x = bins(torch.from_numpy(patterns))
@@ -130,7 +130,7 @@ def test_bins_cut_where_they_should():
 
 
 def test_intensities_are_means_of_neighbours_and_of_fewer_at_the_ends():
-    bins = shared.Bins(name="x", n_points=9, bins=1, standardise=False, smooth=3)
+    bins = shared.Bins(name="x", n_points=9, bins=1, standardise_bins=False, smooth=3)
     patterns = np.arange(9, dtype=np.float32)[None] ** 2
     x = bins.scaled(torch.from_numpy(patterns))[0, 0].numpy()
     inner = (patterns[0, :-2] + patterns[0, 1:-1] + patterns[0, 2:]) / 3
@@ -140,7 +140,7 @@ def test_intensities_are_means_of_neighbours_and_of_fewer_at_the_ends():
 @pytest.mark.parametrize("smooth", [0, 2, -1])
 def test_means_are_over_an_odd_number_of_points(smooth):
     with pytest.raises(ModelError, match=f"smooth={smooth}: an odd number"):
-        shared.Bins(name="x", n_points=9, bins=1, standardise=False, smooth=smooth)
+        shared.Bins(name="x", n_points=9, bins=1, standardise_bins=False, smooth=smooth)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -158,16 +158,31 @@ def test_replicas_of_two_classes_are_mixed_and_those_held_out_are_of_others(n_cl
     assert not np.isin(shown.patterns, held.patterns).any()
 
 
-@pytest.mark.parametrize("standardise", [True, False])
-def test_scaled_points_have_zero_mean_and_unit_variance(standardise):
-    patterns = np.random.default_rng(1).gamma(2, 3, (6, 40)).astype(np.float32)
-    patterns[:, 30:] = 0  # a bin without signal
-    bins = shared.Bins(name="x", n_points=40, bins=4, standardise=standardise)
-    bins.scale(patterns, np.geomspace(1, 9, 40))
-    x = bins(torch.from_numpy(patterns))
+def test_each_bin_of_a_pattern_is_standardised_by_itself():
+    rng = np.random.default_rng(1)
+    patterns = rng.gamma(2, 3, (6, 40)).astype(np.float32)
+    patterns[:, 30:] = 0.1  # a bin without signal, but for rounding
+    bins = shared.Bins(name="x", n_points=40, bins=4, standardise_bins=True, smooth=3)
+    patterns[:, 29] = patterns[:, 30:].mean()
+    bins.scale(np.geomspace(1, 9, 40))
+    x = bins(torch.from_numpy(patterns)).unflatten(2, (6, 10))
     assert x.isfinite().all()
-    torch.testing.assert_close(x.mean(dim=2), torch.zeros(4, 2), atol=1e-5, rtol=0)
-    torch.testing.assert_close(x[:3].std(dim=2), torch.ones(3, 2), atol=0.1, rtol=0)
+    torch.testing.assert_close(x.mean(dim=3), torch.zeros(4, 2, 6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x[:3].std(dim=3), torch.ones(3, 2, 6))
+    assert x[3, 1].abs().max() < 0.5  # not blown up to unit variance
+
+
+def test_a_line_of_another_height_in_its_bin_gives_the_same_points():
+    patterns = np.random.default_rng(2).random((1, 40), np.float32)
+    other = patterns.reshape(1, 4, 10) * np.array([[1], [3], [0.2], [40]], np.float32) + 5
+    bins = shared.Bins(name="x", n_points=40, bins=4, standardise_bins=True)
+    x, y = (bins.scaled(torch.from_numpy(p.reshape(1, 40))) for p in (patterns, other))
+    torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-4)
+
+
+def test_a_constant_pattern_is_zeros():
+    bins = shared.Bins(name="x", n_points=8, bins=2, standardise_bins=True)
+    assert not bins.scaled(torch.full((1, 8), 7.0)).any()
 
 
 def test_votes_have_the_value_of_one_and_the_gradient_of_the_other():
