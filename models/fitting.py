@@ -32,6 +32,10 @@ Progress = Callable[[int, int, float], None]
 Make = Callable[[], nn.Module]
 
 ANEW = 4  # part of the epochs that follow with all labels
+# Over this part of the steps the rate of networks that look back rises. Without it, where patterns
+# are alike but for little, the Transformer and the LSTM came to answer the same to each of them: on
+# the NaCl series, five seeds, they were right on 45 and 77 %; with it on 98 and 98 %.
+WARM_UP = 4
 HELD_OUT = 4  # replicas of each held-out pattern
 # And so many windows at least: of 16 on a short run two were mixed, the others soon right, and of
 # the Transformer the weights after its first epoch were taken.
@@ -177,7 +181,7 @@ def _train(
     shown = max(min(recipe.replicas * len(data), recipe.shown), len(data))
     per_epoch = math.ceil(shown / recipe.batch)
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * per_epoch)
+    schedule = rate_schedule(optimiser, epochs * per_epoch, rising=data.context > 0)
     for epoch in range(1, epochs + 1):
         rounds = math.ceil(shown / len(data))
         order = np.concatenate([rng.permutation(len(data)) for _ in range(rounds)])[:shown]
@@ -190,6 +194,19 @@ def _train(
             schedule.step()
         net.eval()
         yield epoch
+
+
+def rate_schedule(
+    optimiser: torch.optim.Optimizer, steps: int, *, rising: bool
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Let the rate fall along a cosine, perhaps after it has risen along a line."""
+    schedules = torch.optim.lr_scheduler
+    fall = schedules.CosineAnnealingLR(optimiser, steps)
+    warm = steps // WARM_UP
+    if not rising or not warm:
+        return fall
+    rise = schedules.LinearLR(optimiser, 1 / (warm + 1), total_iters=warm)
+    return schedules.ChainedScheduler([fall, rise], optimiser)
 
 
 def _batch(

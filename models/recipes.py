@@ -38,7 +38,7 @@ class Recipe:
     batch
         Replicas in a step.
     rate
-        Of Adam, at the start; it falls along a cosine.
+        Of Adam, at its largest; it falls along a cosine, for networks that look back after it rose.
     mixed
         About so large a part of them is mixed with replicas of the other of two classes.
     patience

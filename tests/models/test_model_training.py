@@ -7,7 +7,7 @@ import torch
 from phasewatch.models import ModelError
 from phasewatch.models.confidence import classification_confidence
 from phasewatch.models.evaluate import evaluate
-from phasewatch.models.fitting import ANEW
+from phasewatch.models.fitting import ANEW, WARM_UP, rate_schedule
 from phasewatch.models.labels import Labels
 from phasewatch.models.predict import Predictor
 from phasewatch.models.series import read_series
@@ -125,20 +125,50 @@ def test_recipe(field):
         Recipe(**{field: 0})
 
 
-def test_nacl_crcl3(data_dir):
-    """Ten labels of a real heating series find its transition between 405 and 410 C."""
+def nacl_crcl3(data_dir, model, **options):
+    """What `model` says of a real heating series after ten labels, and at what temperatures."""
     path = data_dir / "series" / "nacl_crcl3_heating.npz"
     series = read_series(path)
     with np.load(path) as archive:
         truth = archive["labels_derived"]
     index = np.linspace(2, 130, 10).round().astype(np.int64)
     labels = Labels(index, truth[index], ("crystalline", "partly molten", "liquid"))
-    net, card, novelty = train(series, labels, model="fcnn")
+    net, card, novelty = train(series, labels, model=model, **options)
     everything = Labels(np.arange(133), truth, labels.classes)
     found = evaluate(Predictor(net, card, novelty, device="cpu"), series, everything)
+    return found, series.order
+
+
+def test_nacl_crcl3(data_dir):
+    """Ten labels find its transition between 405 and 410 C."""
+    found, temperature = nacl_crcl3(data_dir, "fcnn")
     assert found.accuracy > 0.97
     assert found.confidence > 0.95
-    assert [series.order[i] for i in found.boundary(found.zones[0])] == [405, 410]
+    assert [temperature[i] for i in found.boundary(found.zones[0])] == [405, 410]
+
+
+def test_a_network_that_looks_back_learns_from_patterns_that_are_alike_but_for_little(data_dir):
+    """Without the rise of its rate the Transformer answered nearly the same to all of them."""
+    found, _ = nacl_crcl3(data_dir, "transformer", context=5)
+    assert found.accuracy > 0.9
+    assert found.confidence > 0.95
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_the_rate_falls_along_a_cosine_perhaps_after_it_has_risen(rising):
+    steps, warm = 40, 40 // WARM_UP
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=3.0)
+    schedule = rate_schedule(optimiser, steps, rising=rising)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    step = np.arange(steps)
+    expected = 1.5 * (1 + np.cos(np.pi * step / steps))
+    if rising:
+        expected *= np.minimum((step + 1) / (warm + 1), 1)
+    np.testing.assert_allclose(rates, expected, rtol=1e-9)
 
 
 def test_a_series_without_a_transition_gets_none(data_dir):
