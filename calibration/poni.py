@@ -70,7 +70,9 @@ class Poni:
         said = detector.shape or detector.max_shape if detector else config.get("max_shape")
         if said is None:
             return None, None
-        shape = tuple(n for n in said if isinstance(n, int | np.integer) and n > 0)
+        # A file's `true` is an int to Python, and would be 1.
+        whole = [n for n in said if isinstance(n, int | np.integer) and n is not True]
+        shape = [n for n in whole if n > 0]
         if len(shape) != 2 or len(said) != 2:
             raise CalibrationError(f"Detector_config: max_shape is not [height, width]: {said!r}")
         mask = detector.mask if detector else None

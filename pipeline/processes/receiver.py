@@ -276,7 +276,8 @@ class Receiver:
 
     def _close_run(self, error: BaseException | None) -> None:
         if error is not None:
-            kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+            known = isinstance(error, ValueError | OSError) or not str(error)
+            kind = "" if known else f"{type(error).__name__}: "
             self._stop_reason = f"source: {kind}{one_line(error)}"
             self._desk.report("broken", reason=self._stop_reason)
         self._tell_end(aborted=False)

@@ -60,9 +60,11 @@ def _serve(role: str, address: str, keys: Keys | None) -> str | None:
             serve = importlib.import_module(f"phasewatch.pipeline.processes.{kind}").serve
             serve(transport, desk, setup)
         except Exception as error:
-            known = isinstance(error, ValueError | OSError) and str(error)
-            kind = "" if known else f"{type(error).__name__} in {role}: "
-            text = kind + one_line(error)
+            text = one_line(error)
+            if not str(error):
+                text += f" in {role}"
+            elif not isinstance(error, ValueError | OSError):
+                text = f"{type(error).__name__} in {role}: {text}"
             desk.report("error", text=text)
             desk.commands(timeout_ms=2000)  # let the report go before the links are closed
             if os.environ.get(DEBUG):

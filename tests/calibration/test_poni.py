@@ -135,10 +135,15 @@ def test_a_detector_that_pyfai_cannot_make_is_refused(write_poni, detector, conf
             make()
 
 
-@pytest.mark.parametrize("shape", [[30], [30, 20, 1], [30.7, 20], [None, 20], "ab", [0, 20]])
-def test_what_is_no_shape_is_refused(write_poni, shape):
-    config = {"pixel1": 1e-4, "pixel2": 1e-4, "max_shape": shape}
-    poni = read_poni(write_poni(Detector_config=json.dumps(config)))
+@pytest.mark.parametrize(
+    "shape", [[30], [30, 20, 1], [30.7, 20], [None, 20], "ab", [0, 20], [True, 20]]
+)
+@pytest.mark.parametrize("detector", ["Detector", "Pilatus1M"])
+def test_what_is_no_shape_is_refused(write_poni, shape, detector):
+    config = {"max_shape": shape} | (
+        {"pixel1": 1e-4, "pixel2": 1e-4} if detector == "Detector" else {}
+    )
+    poni = read_poni(write_poni(Detector=detector, Detector_config=json.dumps(config)))
     with pytest.raises(CalibrationError, match="max_shape"):
         poni.layout()
 

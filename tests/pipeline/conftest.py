@@ -79,6 +79,8 @@ class Ramp:
                     raise OSError(f"disk gone at item {i}")
                 elif kind == "bug":
                     raise KeyError("no such thing")
+                elif kind == "mute":
+                    raise RuntimeError
                 ids = np.arange(i, i + self.size)
                 y = np.repeat(y, self.size, axis=0)
                 yield Batch(ids, ids, 10 * ids if self.t_acq else None, {"intensity": y})

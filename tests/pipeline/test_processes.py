@@ -260,9 +260,12 @@ def test_a_run_that_cannot_begin_says_why(tmp_path: Path) -> None:
     assert outcome.error.startswith("source 'nosuch' is not known; there are: asapo, dectris, ")
 
 
-def test_a_bug_in_a_plug_in_is_one_line(tmp_path: Path) -> None:
-    outcome = supervise(ramp(tmp_path, 30, bad=json.dumps({3: "bug"})))
-    assert outcome.error == "source: KeyError: 'no such thing'"
+@pytest.mark.parametrize(
+    ("bug", "said"), [("bug", "KeyError: 'no such thing'"), ("mute", "RuntimeError")]
+)
+def test_a_bug_in_a_plug_in_is_one_line(tmp_path: Path, bug: str, said: str) -> None:
+    outcome = supervise(ramp(tmp_path, 30, bad=json.dumps({3: bug})))
+    assert outcome.error == f"source: {said}"
     assert whole(outcome)["classified"] == 3
 
 
