@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 # What `train` gives to every architecture; all else that one takes is an option of its own.
 GIVEN = {"n_points", "n_classes", "series", "axis", "recipe", "seed", "progress"}
 
+KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "a whole number"),
+    bool: ((bool,), "true or false"),
+    float: ((float, int), "a number"),
+}
+
 _modules: dict[str, str] = {}
 
 
@@ -93,14 +99,19 @@ def module(name: str) -> ModuleType:
 
 
 def check_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that `function`, the ``build`` or ``fit`` of `name`, does not take."""
-    known = [
-        p.name for p in signature(function).parameters.values() if p.kind == Parameter.KEYWORD_ONLY
-    ]
-    for option in options:
+    """Refuse options that `function`, the ``build`` or ``fit`` of `name`, does not take.
+
+    Or not so: of what kind one is, its annotation says.
+    """
+    parameters = signature(function).parameters
+    known = [p.name for p in parameters.values() if p.kind == Parameter.KEYWORD_ONLY]
+    for option, value in options.items():
         if option not in known:
             own = ", ".join(k for k in known if k not in GIVEN) or "none"
             raise ModelError(f"model {name!r} has no option {option!r}; it has: {own}")
+        kinds, said = KINDS.get(parameters[option].annotation, ((type(value),), ""))
+        if type(value) not in kinds:
+            raise ModelError(f"{name}: {option}={value!r}: {said}")
 
 
 def n_outputs(n_classes: int) -> int:

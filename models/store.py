@@ -58,9 +58,12 @@ def load(folder: str | Path) -> tuple[nn.Module, Card, Novelty]:
         tensors = parse(content)
     except (SafetensorError, ValueError) as error:
         raise ModelError(f"{where}: not a safetensors file: {error}") from None
-    net = create(
-        card.architecture, n_points=card.axis.n, n_classes=len(card.classes), **card.options
-    )
+    try:
+        net = create(
+            card.architecture, n_points=card.axis.n, n_classes=len(card.classes), **card.options
+        )
+    except ModelError as error:
+        raise ModelError(f"{folder / CARD}: {error}") from None
     _fill(net, _under("net.", tensors), folder)
     counted = n_parameters(net)
     if counted != card.n_parameters:

@@ -144,3 +144,21 @@ def test_lazy_names():
         assert getattr(models, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = models.nonsense
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("binned-mlp", "bins", "15"),
+        ("binned-fcnn", "bins", None),
+        ("binned-mlp", "smooth", 5.0),
+        ("binned-mlp", "bins", True),
+        ("binned-mlp", "soft", 1),
+        ("conv-sc", "standardise", "no"),
+        ("lstm", "context", [3]),
+        ("pca-spectral", "n_fitted", 1.5),
+    ],
+)
+def test_an_option_of_another_kind_is_refused(name, option, value):
+    with pytest.raises(ModelError, match=f"{name}: {option}=.*: (a whole number|true or false)"):
+        create(name, n_points=200, n_classes=2, **{option: value})

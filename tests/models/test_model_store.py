@@ -104,8 +104,8 @@ def test_a_pickle_is_not_opened(folder):
     ("change", "message"),
     [
         ({"n_parameters": 5}, "card.json: n_parameters: 5, but the network has"),
-        ({"architecture": "vgg"}, "'vgg' is not known"),
-        ({"options": {"depth": 3}}, "no option 'depth'"),
+        ({"architecture": "vgg"}, "card.json: model 'vgg' is not known"),
+        ({"options": {"depth": 3}}, r"card.json: model '\w+' has no option 'depth'"),
         ({"classes": ["a", "b", "c", "d"]}, "does not match: tensor net"),
         (
             {"axis": {"start": 0, "stop": 1, "n": 161, "unit": "2th_deg"}},
