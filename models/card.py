@@ -180,7 +180,10 @@ def check(
     """
 
     def refuse(field: str, found: object, wanted: object) -> None:
-        raise ModelError(f"{field}: the patterns have {found}, the model's card has {wanted}")
+        raise ModelError(
+            f"{field}: the patterns have {found}, the model's card has {wanted}: reduce them as "
+            f"what it was trained on, or train it on such"
+        )
 
     if unit != card.axis.unit:
         refuse("unit", unit, card.axis.unit)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from phasewatch.models import registry
 from phasewatch.models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def train(
         str, typer.Argument(help="Patterns: .npz, folder of .xy, NeXus/HDF5 or a result.")
     ],
     labels: Annotated[Path, typer.Option(help="CSV with the columns index,label.")],
-    model: Annotated[str, typer.Option(help="Architecture, such as cnn or fcnn.")],
+    model: Annotated[str, typer.Option(help=f"Architecture: {', '.join(registry.names())}.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same weights.")] = 0,
     recipe: Annotated[
@@ -46,6 +47,7 @@ def train(
     from phasewatch.models.recipes import named
     from phasewatch.models.series import read_series
 
+    registry.module(model)
     how = named(recipe, model, epochs=epochs)
     options: dict[str, Any] = {} if context is None else {"context": context}
     _refuse_other_folder(out)

@@ -100,7 +100,10 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         reader.fieldnames = header
         for column in ("index", "label"):
             if column not in header:
-                raise ModelError(f"{path}: no column {column!r} in its first line")
+                raise ModelError(
+                    f"{path}: no column {column!r} in its first line, which has "
+                    f"{', '.join(header) or 'nothing'}; index,label are wanted"
+                )
         return [
             (reader.line_num, {k: (row[k] or "").strip() for k in ("index", "label")})
             for row in reader

@@ -54,7 +54,9 @@ def read_folder(folder: Path) -> dict[str, Any]:
     """Read the ``.xy`` files of a folder, in their natural order."""
     files = sorted(folder.glob("*.xy"), key=lambda p: _natural(p.name))
     if not files:
-        raise ModelError(f"{folder}: no .xy file in it")
+        simulated = folder / "series.npz"
+        hint = f"; did you mean {simulated}?" if simulated.is_file() else ""
+        raise ModelError(f"{folder}: no .xy file in it{hint}")
     axis: NDArray[np.float64] | None = None
     unit = None
     rows = []

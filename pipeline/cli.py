@@ -28,6 +28,8 @@ then put the model into run1/run.toml, as model = "../model1" under [classifier]
   phasewatch run run1/run.toml --out run1/watched.nxs
 """
 
+INTERRUPTED = 130  # 128 + SIGINT, as a shell says
+
 LogForm = Annotated[logs.Form | None, typer.Option("--log-format", help="Form of the log lines.")]
 
 
@@ -85,9 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ[DEBUG] = "1"
     try:
         code = app()(arguments, standalone_mode=False)
+        if code == INTERRUPTED:  # typer's, which says nothing
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted", INTERRUPTED)
     except typer.Abort:
         return _fail("aborted", 1)
     except Exception as error:

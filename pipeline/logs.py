@@ -60,6 +60,8 @@ def configure(role: str, *, form: str | None = None, debug: bool = False) -> Non
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # as it is at that time
         cache_logger_on_first_use=False,
     )
+    # pyFAI can do without OpenCL, and we do.
+    logging.getLogger("silx.opencl.common").setLevel(logging.ERROR)
     root = logging.getLogger()
     for handler in [h for h in root.handlers if isinstance(h, Forward)]:
         root.removeHandler(handler)

@@ -58,7 +58,7 @@ def lines(stop: RunStop, classes: tuple[str, ...] = ()) -> list[str]:
             if name in stop.latency_ms
         )
         text.append(f"{stop.rate_hz:.1f} items/s{latency}")
-    if stop.confidence is not None:
+    if stop.confidence is not None and loss.classified:
         text.append(f"classification confidence {stop.confidence:.2%}")
     for zone in stop.zones:
         names = [

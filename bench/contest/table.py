@@ -114,7 +114,7 @@ def markdown(found: Sequence[Row], shown: Sequence[Column]) -> str:
 def write_csv(path: Path, found: Sequence[Row], shown: Sequence[Column]) -> None:
     """Write all contests: a mean and a deviation per figure; several boundaries with ``/``."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
+        table = csv.writer(file, lineterminator="\n")
         names = [f"{c.field}_{what}" for c in shown for what in ("mean", "sd")]
         table.writerow(("data", "model", "recipe", "seeds", "failed", *names))
         for row in found:

@@ -62,7 +62,7 @@ def pick_labels(label: NDArray[np.int64], k: int) -> NDArray[np.int64]:
 def write_truth(path: Path, run: Run) -> None:
     """Write index, pressure, fraction and class of every frame."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
+        table = csv.writer(file, lineterminator="\n")
         table.writerow(("index", "pressure_gpa", "fraction", "label"))
         for i, (p, x, c) in enumerate(zip(run.pressure_gpa, run.fraction, run.label, strict=True)):
             table.writerow((i, f"{p:.4f}", f"{x:.6f}", CLASSES[c]))
@@ -71,7 +71,7 @@ def write_truth(path: Path, run: Run) -> None:
 def write_labels(path: Path, run: Run, *, k: int) -> None:
     """Write the classes of the `k` frames that `pick_labels` picks."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
+        table = csv.writer(file, lineterminator="\n")
         table.writerow(("index", "label"))
         table.writerows((i, CLASSES[run.label[i]]) for i in pick_labels(run.label, k).tolist())
 
@@ -101,7 +101,7 @@ def config_text(run: Run, *, source: dict[str, Any], frames: bool) -> str:
         'baseline = {method = "asls", lam = 1e5, p = 0.002, n_iter = 10}',
         'normalise = "minmax"',
         "",
-        "# [classifier]",
+        "# [classifier]   # trained on a result.nxs, whose patterns were made as above",
         '# model = "../models/fe-cnn"',
         "",
         "[[sink]]",

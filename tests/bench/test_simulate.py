@@ -95,6 +95,7 @@ def test_patterns(tmp_path):
         assert series["order"] == pytest.approx(run.pressure_gpa)
         assert str(series["x_name"]) == "2th_deg"
         assert series["labels_derived"].tolist() == run.label.tolist()
+    assert b"\r" not in (out / "labels.csv").read_bytes() + (out / "truth.csv").read_bytes()
     config = configuration(out)
     assert config["source"] == {"uri": "series:series.npz"}
     assert "calibration" not in config

@@ -59,7 +59,7 @@ def test_dialects(tmp_path, text):
         ("index,label\n1,a\n2,a\n", "only one class, 'a'"),
         ("index,label\n", "no label in it"),
         ("", "no column 'index'"),
-        ("frame,label\n1,a\n", "no column 'index'"),
+        ("frame,label\n1,a\n", "no column 'index' .* has frame, label; index,label are wanted"),
         ("index;label\n1;a\n", "no column 'index'"),
         ("index,class\n1,a\n", "no column 'label'"),
         (b"\xff\xfe\x00i", "not a text file in UTF-8"),

@@ -140,6 +140,9 @@ def test_xy_with_a_bare_header(tmp_path):
 def test_xy_errors(tmp_path):
     with pytest.raises(ModelError, match=r"no \.xy file"):
         read_series(tmp_path)
+    (tmp_path / "series.npz").touch()  # as `phasewatch simulate` names it
+    with pytest.raises(ModelError, match=r"no \.xy file in it; did you mean .*series.npz\?"):
+        read_series(tmp_path)
     write_xy(tmp_path / "a.xy", Y[0])
     write_xy(tmp_path / "b.xy", Y[0], x=X + 0.1)
     with pytest.raises(ModelError, match=r"b.xy: its axis differs from that of a.xy"):

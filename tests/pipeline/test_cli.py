@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from phasewatch.pipeline.cli import main
 from phasewatch.pipeline.documents import Event, FailureKind, Loss, RunStop, Zone
@@ -48,6 +49,25 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert "--wait" in fails(capsys, "status", "tcp://127.0.0.1:9", "--wait", "-3")
     assert "no answer within" in fails(capsys, "status", "tcp://127.0.0.1:9", "--wait", "0.05")
     assert "cannot connect" in fails(capsys, "stop", "nonsense")
+
+
+def test_an_interruption_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typer takes it, prints nothing and returns what a shell would."""
+    built = typer.Typer()
+
+    @built.callback()
+    def group() -> None:
+        pass
+
+    @built.command()
+    def wait() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("phasewatch.pipeline.cli.app", lambda: built)
+    assert main(["wait"]) == 130
+    assert capsys.readouterr().err == "phasewatch: interrupted\n"
 
 
 @pytest.mark.usefixtures("thirdparty")
