@@ -102,7 +102,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             if column not in header:
                 raise ModelError(
                     f"{path}: no column {column!r} in its first line, which has "
-                    f"{', '.join(header) or 'nothing'}; index,label are wanted"
+                    f"{', '.join(header)[:80] or 'nothing'}; index,label are wanted"
                 )
         return [
             (reader.line_num, {k: (row[k] or "").strip() for k in ("index", "label")})
