@@ -11,10 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from phasewatch.bench.panels import AXIS_NAMES, COLOURS, INK
+from phasewatch.bench.panels import INK
 from phasewatch.bench.twin.atoms import Floats
 from phasewatch.calibration.cake import Cake
 from phasewatch.calibration.integrate import Integrator
+from phasewatch.models.palette import AXIS, COLOURS
 from phasewatch.pipeline.batch import Batch, Failure
 from phasewatch.pipeline.build import calibration_of
 from phasewatch.pipeline.config import load_config
@@ -72,7 +73,7 @@ def draw_cake(
     shown = integrator.valid & np.isfinite(pattern)
     below.plot(integrator.axis[shown], pattern[shown], color=COLOURS[0], lw=0.8)
     below.set_ylabel("intensity")
-    below.set_xlabel(AXIS_NAMES.get(unit, unit))
+    below.set_xlabel(AXIS.get(unit, unit))
     below.set_xlim(*_edges(integrator.axis))
     above.tick_params(colors=INK, width=0.7)
     below.tick_params(colors=INK, width=0.7)

@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from phasewatch.bench.twin.atoms import Floats
 from phasewatch.bench.twin.experiment import CLASSES
+from phasewatch.models.palette import AXIS, colour_of
 
-# Okabe and Ito (2008): told apart with any colour vision.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 INK = "#333333"
 MAX_ROWS = 1500  # a picture has no more; patterns beyond are averaged in groups
-AXIS_NAMES = {"2th_deg": "two theta (deg)", "q_nm^-1": "q (1/nm)", "q_A^-1": "q (1/A)"}
 
 
 def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
@@ -58,7 +56,7 @@ def waterfall(
     colours.locator = MaxNLocator(4)
     colours.update_ticks()
     colours.outline.set_visible(False)
-    ax.set_xlabel(AXIS_NAMES.get(unit, unit))
+    ax.set_xlabel(AXIS.get(unit, unit))
     ax.set_ylabel("frame")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -99,11 +97,6 @@ def truth_strip(ax: Axes, index: NDArray[np.int64], pressure_gpa: Floats, label:
         interpolation="nearest",
     )
     ax.set_xlabel("true pressure (GPa),\ntrue class (strip)")
-
-
-def colour_of(name: str, k: int) -> str:
-    """Return the colour of class `name`, the `k`-th of its run."""
-    return COLOURS[CLASSES.index(name) if name in CLASSES else k % len(COLOURS)]
 
 
 def legend(figure: Figure, colours: dict[str, str]) -> None:

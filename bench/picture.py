@@ -9,18 +9,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from phasewatch.bench.panels import (
-    INK,
-    colour_of,
-    legend,
-    new_figure,
-    truth_strip,
-    waterfall,
-)
+from phasewatch.bench.panels import INK, legend, new_figure, truth_strip, waterfall
 from phasewatch.bench.truth import read_truth
 from phasewatch.bench.twin.crystal import Phase, reflections
 from phasewatch.bench.twin.experiment import CLASSES, distortion
 from phasewatch.bench.twin.run import Run
+from phasewatch.models.palette import colour_of
 from phasewatch.pipeline.documents import Event
 from phasewatch.pipeline.errors import PipelineError
 from phasewatch.plugins.result import Result, read_result

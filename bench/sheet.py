@@ -14,10 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from phasewatch.bench.panels import INK, colour_of, legend, truth_strip
+from phasewatch.bench.panels import INK, legend, truth_strip
 from phasewatch.bench.picture import name_lines
 from phasewatch.bench.twin.experiment import CLASSES
 from phasewatch.bench.twin.run import Run
+from phasewatch.models.palette import colour_of
 
 COLUMNS = 2
 SIZE_INCHES = (9.5, 3.9)  # of one experiment

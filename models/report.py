@@ -8,10 +8,8 @@ from matplotlib.figure import Figure
 
 from phasewatch.models.evaluate import Evaluation
 from phasewatch.models.labels import Labels
+from phasewatch.models.palette import AXIS, colour_of
 from phasewatch.models.series import Series
-
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
-AXIS = {"2th_deg": "two theta (deg)", "q_nm^-1": "q (1/nm)", "q_A^-1": "q (1/A)"}
 
 
 def draw(
@@ -52,7 +50,7 @@ def draw(
     heat.set_ylabel(AXIS[series.unit])
 
     for k, name in enumerate(classes):
-        colour = COLOURS[k % len(COLOURS)]
+        colour = colour_of(name, k)
         probability.plot(found.index, found.probability[:, k], color=colour, label=name)
         ours = found.index[found.label == k]
         probability.plot(ours, np.full(len(ours), 1.05 + 0.04 * k), ".", color=colour, ms=3)
@@ -76,4 +74,13 @@ def draw(
     novelty.set_ylabel("novelty")
     novelty.set_ylim(bottom=0)
     novelty.set_xlabel("position in the series")
+    given = "circles: those given; " if labels is not None else ""
+    figure.supxlabel(
+        f"dots: the model's labels; {given}grey: ambiguous; dotted: a change between two patterns\n"
+        "novelty above 1: unlike what was learnt",
+        fontsize=9,
+        color="0.25",
+        x=0.01,
+        ha="left",
+    )
     figure.savefig(path, dpi=110)

@@ -18,9 +18,10 @@ def compare(
     data: Annotated[
         list[str],
         typer.Option(
+            metavar="DATA",
             help="EXPERIMENT of the twin (learnt from run 0, judged on run 1), "
             "EXPERIMENT:TRAIN:TEST (other seeds), FOLDER:FOLDER of two simulated runs with "
-            "patterns, or the file of a real series. May be given several times."
+            "patterns, or the file of a real series. May be given several times.",
         ),
     ],
     models: Annotated[

@@ -14,7 +14,8 @@ from phasewatch.bench.contest.data import Data
 from phasewatch.bench.contest.jobs import NO_RECIPE, OUTSIDE
 from phasewatch.bench.contest.metrics import boundaries
 from phasewatch.bench.contest.table import Row
-from phasewatch.bench.panels import COLOURS, INK, waterfall
+from phasewatch.bench.panels import INK, waterfall
+from phasewatch.models.palette import COLOURS
 
 Record = dict[str, Any]
 

@@ -20,6 +20,7 @@ Float32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 METHODS = ("gradient", "absolute", "input-x-gradient", "integrated")
+LARGEST_GAP = 0.1  # of the mean rise: more is said
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +44,16 @@ class Importance:
     window: Float32 | None = None
     gap: float | None = None
     rise: float | None = None
+
+    @property
+    def incomplete(self) -> str:
+        """How far the sum over the axis misses the rise, where that is much; else nothing."""
+        if self.gap is None or self.rise is None or self.gap <= LARGEST_GAP * self.rise:
+            return ""
+        return (
+            f"not complete: the log-odds rise by {self.rise:.2g} on average, and the sum misses "
+            f"that by up to {self.gap:.2g}"
+        )
 
     def mean(self, label: NDArray[np.int64]) -> Float32:
         """Return (n_classes, n_points): for class k, the mean over the patterns labelled k.

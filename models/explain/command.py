@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 ARRAYS = "explanation.npz"
 FIGURES = "explanation.json"
-LARGEST_GAP = 0.1
 
 
 class Method(StrEnum):
@@ -48,7 +47,10 @@ def explain(
         "explained"
     ),
     method: Annotated[
-        list[Method] | None, typer.Option(help="Of importance; may be repeated. Default: all.")
+        list[Method] | None,
+        typer.Option(
+            metavar="METHOD", help=f"One of {', '.join(Method)}; may be repeated. Default: all."
+        ),
     ] = None,
     peaks: Annotated[
         Path | None,
@@ -131,11 +133,8 @@ def _show(told: "Explanation", card: "Card", peaks: Path | None) -> None:
             "each point are shown"
         )
     for name, one in told.importance.items():
-        if one.gap is not None and one.rise is not None and one.gap > LARGEST_GAP * one.rise:
-            console.print(
-                f"{name}: not complete: the log-odds rise by {one.rise:.2g} on average, and the "
-                f"sum misses that by up to {one.gap:.2g}; --steps helps unless the network votes"
-            )
+        if one.incomplete:
+            console.print(f"{name}: {one.incomplete}; --steps helps unless the network votes")
     if not told.importance or peaks is None:
         return
     table = Table(title="share of the importance on Bragg peaks: fraction (chance) ratio")

@@ -19,6 +19,7 @@ from phasewatch.models.explain import draw_weights
 from phasewatch.models.explain.explanation import Explanation
 from phasewatch.models.explain.panels import (
     behind,
+    caption,
     centres,
     class_patterns,
     figure,
@@ -30,7 +31,7 @@ from phasewatch.models.explain.panels import (
     thin,
 )
 from phasewatch.models.explain.peaks import fractions
-from phasewatch.models.report import AXIS, COLOURS
+from phasewatch.models.palette import AXIS, colour_of
 from phasewatch.models.series import Series
 
 UNITS = {
@@ -76,7 +77,7 @@ def _importance(method: str) -> Callable[..., None]:
         maps = [thin(values, series.axis)[0] for values in one.values]
         norm, rows = scale(maps, signed=signed), row_edges(told.index)
         means, typical = one.mean(told.label), class_patterns(told.patterns, told.label)
-        strip(grid[0, 0], told.label, rows, n_classes)
+        strip(grid[0, 0], told.label, rows, names)
         grid[0, 0].set_ylabel("position in the series")
         grid[1, 0].set_axis_off()
         shares = told.shares(method).get("present", {})
@@ -84,7 +85,7 @@ def _importance(method: str) -> Callable[..., None]:
             paint = over(top, patterns, maps[k], columns, rows, norm)
             top.sharey(grid[0, 0])
             top.tick_params(labelleft=False)
-            top.set_title(f"for {names[k]}", color=COLOURS[k % len(COLOURS)], fontsize=11)
+            top.set_title(f"for {names[k]}", color=colour_of(names[k], k), fontsize=11)
             bottom.sharex(top)
             bottom.set_xlabel(AXIS[series.unit])
             if k not in typical:
@@ -92,7 +93,9 @@ def _importance(method: str) -> Callable[..., None]:
                 continue
             behind(bottom, series.axis, typical[k])
             _signed_curve(bottom, centres(columns), thin(means[k : k + 1], series.axis)[0][0])
-            note = f"mean over the {int((told.label == k).sum())} patterns labelled {names[k]}"
+            n = int((told.label == k).sum())
+            mean = "the only pattern" if n == 1 else f"mean over the {n} patterns"
+            note = f"{mean} labelled {names[k]}"
             share = shares.get(k)
             if regions is not None and share is not None and share.fraction is not None:
                 note += (
@@ -123,9 +126,22 @@ def _importance(method: str) -> Callable[..., None]:
             side.set_title("on peaks", fontsize=9)
             side.tick_params(labelleft=False)
             grid[1, -1].set_axis_off()
+        caption(made, _caption(method, told))
         save(made, path)
 
     return draw
+
+
+def _caption(method: str, told: Explanation) -> str:
+    """Say what colours and lines are, and how far the importance is not all."""
+    signs = "the darker, the more it matters" if method == "absolute" else draw_weights.SIGNS
+    lines = [f"{signs}; grey: the patterns (above) and their mean (below)"]
+    if told.regions is not None:
+        lines.append(
+            "black marks: where true Bragg peaks lie; on peaks: part of a pattern's importance "
+            "that lies there, dashed: by chance"
+        )
+    return "\n".join([*lines, *filter(None, [told.importance[method].incomplete])])
 
 
 def _signed_curve(axes: Axes, axis: NDArray[Any], values: NDArray[Any]) -> None:

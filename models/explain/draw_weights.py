@@ -13,6 +13,7 @@ from phasewatch.models.explain.explanation import Explanation
 from phasewatch.models.explain.panels import (
     SIGNED,
     behind,
+    caption,
     centres,
     class_patterns,
     figure,
@@ -22,9 +23,10 @@ from phasewatch.models.explain.panels import (
     strip,
     thin,
 )
-from phasewatch.models.report import AXIS, COLOURS
+from phasewatch.models.palette import AXIS, colour_of
 from phasewatch.models.series import Series
 
+SIGNS = "red: speaks for the class; blue: against it"
 SHOWN = 16  # components: the rest of a noisy series is noise
 Draw = Callable[[Path, Explanation, Card, Series, str], None]
 
@@ -66,11 +68,13 @@ def _weights(path: Path, told: Explanation, card: Card, series: Series, title: s
         smooth, edges = thin(line[None], series.axis)
         if k in typical:
             behind(panel, series.axis, typical[k])
-        panel.plot(centres(edges), smooth[0], color=COLOURS[k % len(COLOURS)], lw=0.8)
+        panel.plot(centres(edges), smooth[0], color=colour_of(card.classes[k], k), lw=0.8)
         panel.axhline(0, color="0.5", lw=0.5)
         panel.set_ylabel(f"composed,\nfor {card.classes[k]}")
         panel.set_yticks([0])
     panels[-1].set_xlabel(AXIS[series.unit])
+    if composed:
+        caption(made, "composed: product of all layers, rectifiers left out; grey: mean pattern")
     save(made, path)
 
 
@@ -92,6 +96,7 @@ def _components(path: Path, told: Explanation, card: Card, series: Series, title
     bottom.invert_yaxis()
     bottom.set_ylabel(f"component (of {len(found.loadings)})")
     bottom.set_xlabel(AXIS[series.unit])
+    caption(made, "grey: mean pattern of the series")
     save(made, path)
 
 
@@ -108,7 +113,7 @@ def _bins(path: Path, told: Explanation, card: Card, series: Series, title: str)
         curves.plot(
             series.axis,
             pattern,
-            color=COLOURS[k % len(COLOURS)],
+            color=colour_of(card.classes[k], k),
             lw=0.8,
             label=f"mean pattern of {card.classes[k]}",
         )
@@ -164,12 +169,13 @@ def window(method: str) -> Draw:
         grid = made.subplots(
             1, 1 + n_classes, sharey=True, width_ratios=[0.12, *[4] * n_classes], squeeze=False
         )[0]
-        strip(grid[0], told.label, row_edges(told.index), n_classes)
+        strip(grid[0], told.label, row_edges(told.index), card.classes)
         grid[0].set_ylabel("position in the series")
         norm = scale(values, signed=method != "gradient")
         for k, panel in enumerate(grid[1:]):
             cmap = SIGNED if norm.vmin else "Reds"
             _ages(panel, values[k], told, f"for {card.classes[k]}", cmap, norm)
+        caption(made, SIGNS if norm.vmin else "the darker, the more it matters")
         save(made, path)
 
     return draw

@@ -4,7 +4,7 @@ A map of thousands of points shows a few hundred columns: neighbouring points ar
 picked, so that no peak falls between them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from phasewatch.models.report import COLOURS
+from phasewatch.models.palette import colour_of
 
 COLUMNS = 500  # of a map
 SIGNED, UNSIGNED = "RdBu_r", "Reds"
@@ -29,6 +29,11 @@ def figure(width: float, height: float, title: str) -> Figure:
     FigureCanvasAgg(made)
     made.suptitle(title, fontsize=11)
     return made
+
+
+def caption(made: Figure, text: str) -> None:
+    """Say below `made` what its colours and lines are."""
+    made.supxlabel(text, fontsize=9, color="0.25", x=0.01, ha="left")
 
 
 def save(made: Figure, path: Path) -> None:
@@ -84,11 +89,14 @@ def row_edges(index: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.concatenate([[index[0] - step / 2], middle, [index[-1] + step / 2]])
 
 
-def strip(axes: Axes, label: NDArray[np.int64], rows: NDArray[np.float64], n_classes: int) -> None:
+def strip(
+    axes: Axes, label: NDArray[np.int64], rows: NDArray[np.float64], names: Sequence[str]
+) -> None:
     """Draw the labels as a strip of colours beside a map."""
-    colours = ListedColormap([COLOURS[k % len(COLOURS)] for k in range(n_classes)])
-    axes.pcolormesh([0, 1], rows, label[:, None], cmap=colours, vmin=-0.5, vmax=n_classes - 0.5)
+    colours = ListedColormap([colour_of(name, k) for k, name in enumerate(names)])
+    axes.pcolormesh([0, 1], rows, label[:, None], cmap=colours, vmin=-0.5, vmax=len(names) - 0.5)
     axes.set_xticks([])
+    axes.set_title("label", fontsize=9)
 
 
 def class_patterns(patterns: NDArray[Any], label: NDArray[np.int64]) -> dict[int, NDArray[Any]]:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from phasewatch.models import ModelError, create
-from phasewatch.models.explain.along import METHODS, class_means, importance
+from phasewatch.models.explain.along import METHODS, Importance, class_means, importance
 from phasewatch.models.explain.gradients import gradient, integrated
 from phasewatch.models.explain.scores import log_odds
 
@@ -112,7 +112,7 @@ def test_windows_of_sequence_networks(name, patterns):
         of_points = np.abs(one.values) if method == "gradient" else one.values
         np.testing.assert_allclose(of_points.sum(axis=2), one.window[:, :, -1], atol=1e-4)
 
-    last = importance(net, patterns, methods=["integrated"], at=np.array([3]), steps=64)
+    last = importance(net, patterns, methods=["integrated"], at=np.array([3]), steps=256)
     windows = torch.from_numpy(np.stack([patterns[1:], np.tile(patterns.mean(0), (3, 1))]))
     with torch.no_grad():
         score = log_odds(net(windows)).numpy()
@@ -135,3 +135,12 @@ def test_class_means():
     found = class_means(values, np.array([0, 0, 0]))
     np.testing.assert_array_equal(found[0], [2, 3])
     assert np.isnan(found[1]).all()
+
+
+def test_an_importance_says_how_far_it_is_not_all():
+    values = np.zeros((2, 1, 4), np.float32)
+    assert Importance(values).incomplete == ""
+    assert Importance(values, gap=0.4, rise=4.0).incomplete == ""
+    assert "rise by 4.4 on average, and the sum misses that by up to 19" in (
+        Importance(values, gap=19.2, rise=4.4).incomplete
+    )
