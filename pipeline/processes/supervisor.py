@@ -175,8 +175,8 @@ class Supervisor:
                     observers.update(status(self.view, now))
                 on_update(self.view)
             except KeyboardInterrupt:
-                if self._interrupted or "receiver" not in self._present:
-                    raise
+                if self._interrupted or self._not_ready or "receiver" not in self._present:
+                    raise  # before all are ready nothing was read
                 self._interrupted, self.control.loaded = True, False
                 self._stop_source("stopped by the user")
         error = self._error or None

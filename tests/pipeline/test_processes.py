@@ -228,6 +228,22 @@ def test_processes_that_hang_before_their_first_word_end_the_run(tmp_path: Path)
     assert outcome.error == "receiver said nothing for 60 s after its start"
 
 
+def test_an_interruption_before_all_are_ready_ends_at_once(tmp_path: Path) -> None:
+    interrupted = []
+
+    def interrupt(view: View) -> None:
+        if view.source and not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        supervise(
+            ramp(tmp_path),
+            on_start=lambda pids: os.kill(pids["reducer-0"], signal.SIGSTOP),
+            on_update=interrupt,
+        )
+
+
 def test_a_live_run_drops_the_oldest_and_says_so(tmp_path: Path) -> None:
     def update(view: View) -> None:
         if view.health.get("tracker", {}).get("dropped"):
