@@ -20,6 +20,7 @@ Count = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 TOLERANCE = 1e-3  # of a bin: two axes that differ by less are the same
+REMEDY = "reduce them as what it was trained on, or train it on such"
 
 
 class _Frozen(BaseModel):
@@ -180,10 +181,7 @@ def check(
     """
 
     def refuse(field: str, found: object, wanted: object) -> None:
-        raise ModelError(
-            f"{field}: the patterns have {found}, the model's card has {wanted}: reduce them as "
-            f"what it was trained on, or train it on such"
-        )
+        raise ModelError(f"{_differs(field, found, wanted)}: {REMEDY}")
 
     if unit != card.axis.unit:
         refuse("unit", unit, card.axis.unit)
@@ -197,10 +195,22 @@ def check(
     if not _offset(axis, wanted) <= TOLERANCE:
         i = int(np.argmax(np.abs(axis - wanted)))
         refuse("axis", f"{axis[i]:.8g} at point {i}", f"{wanted[i]:.8g}")
+    check_settings(card, baseline=baseline, normalise=normalise)
+
+
+def check_settings(card: Card, *, baseline: Mapping[str, Any], normalise: str) -> None:
+    """Refuse as `check`, before there is an axis: all that differs is in one error."""
+    wrong = []
     if dict(baseline) != card.baseline:
-        refuse("baseline", dict(baseline), card.baseline)
+        wrong.append(_differs("baseline", dict(baseline), card.baseline))
     if normalise != card.normalise:
-        refuse("normalise", repr(normalise), repr(card.normalise))
+        wrong.append(_differs("normalise", repr(normalise), repr(card.normalise)))
+    if wrong:
+        raise ModelError(f"{'; '.join(wrong)}: {REMEDY}")
+
+
+def _differs(field: str, found: object, wanted: object) -> str:
+    return f"{field}: the patterns have {found}, the model's card has {wanted}"
 
 
 def _offset(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -82,6 +82,24 @@ def settled(config: Config) -> Config:
     return config.model_copy(update={"reduce": config.reduce.model_copy(update={"device": device})})
 
 
+def check_model(config: Config) -> None:
+    """Refuse a model that is not there or was trained on patterns that were cleaned otherwise.
+
+    The axis is known, and looked at, once there is a source.
+    """
+    if config.classifier is None:
+        return
+    from phasewatch.models.card import check_settings, read_card
+    from phasewatch.models.errors import ModelError
+
+    folder, reduce = config.classifier.model, config.reduce
+    card = read_card(folder)
+    try:
+        check_settings(card, baseline=reduce.baseline.settings(), normalise=reduce.normalise)
+    except ModelError as error:
+        raise PipelineError(f"[classifier] model {folder}: {error}") from None
+
+
 def context_of(config: Config) -> int:
     """Return how many earlier items the model of `config` looks at; without a model none.
 

@@ -6,8 +6,10 @@ the configuration file.
 
 import re
 import tomllib
+from collections.abc import Set
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -220,16 +222,40 @@ def load_config(path: Path, *, source: str | None = None, out: Path | None = Non
 
 def parse_config(tables: dict[str, Any], *, name: str, folder: Path) -> Config:
     """Check `tables`, the content of a configuration file called `name` that lies in `folder`."""
-    for table in sorted(tables.keys() - Config.model_fields.keys() - found("observers").keys()):
-        raise PipelineError(f"{name}: [{table}]: no such key")
+    known = Config.model_fields.keys() | found("observers").keys()
+    for table in sorted(tables.keys() - known):
+        raise PipelineError(f"{name}: [{table}]: no such key{_near(table, known)}")
     try:
         config = Config.model_validate(tables)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         said = {"extra_forbidden": "no such key", "missing": "it is missing"}
         text = said.get(first["type"], first["msg"])
+        if first["type"] == "extra_forbidden":
+            text += _meant(str(first["loc"][0]), str(first["loc"][-1]))
         raise PipelineError(f"{name}: {_where(first['loc'])}: {text}") from None
     return _resolve(config, folder)
+
+
+def _meant(table: str, key: str) -> str:
+    """Return a hint: a key of `table` that is spelt nearly so, or the table that has `key`."""
+    tables = {name: _keys(field.annotation) for name, field in Config.model_fields.items()}
+    for other in tables:
+        if key in tables[other]:
+            return f"; it belongs in [{other}]"
+    return _near(key, tables[table])
+
+
+def _keys(annotation: Any) -> Set[str]:
+    """Return the keys of a table by the type of its field, which may be one of several."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.model_fields.keys()
+    return {key for part in get_args(annotation) for key in _keys(part)}
+
+
+def _near(word: str, words: Set[str]) -> str:
+    near = get_close_matches(word, sorted(words), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _where(loc: tuple[int | str, ...]) -> str:

@@ -18,7 +18,7 @@ import structlog
 
 from phasewatch.pipeline import logs
 from phasewatch.pipeline.bodies import ControlBody
-from phasewatch.pipeline.build import settled
+from phasewatch.pipeline.build import check_model, settled
 from phasewatch.pipeline.config import Config
 from phasewatch.pipeline.documents import Event, RunStop
 from phasewatch.pipeline.errors import PipelineError
@@ -67,7 +67,13 @@ def supervise(
     `on_update` is called after each message and at least every 0.1 s; `on_start` with the process
     ids by role, at the start and whenever one has changed. Where the chain could not go on, the
     outcome has an error; what was written before stays.
+
+    Raises
+    ------
+    ModelError, PipelineError
+        The model is not there or is not made for these settings: nothing was begun.
     """
+    check_model(config)
     config = settled(config)
     runtime = config.runtime
     keys = None if runtime.keys is None else Keys.load(Path(runtime.keys))

@@ -111,6 +111,10 @@ def test_check_takes_its_own():
         ({"baseline": {**BASELINE, "lam": 1e6}}, "baseline: .*1000000.0.*100000.0"),
         ({"baseline": {"method": "none"}}, "baseline: .*none.*asls"),
         ({"normalise": "none"}, "normalise: the patterns have 'none', .*'minmax'"),
+        (
+            {"baseline": {"method": "none"}, "normalise": "none"},
+            "baseline: .*; normalise: .*: reduce",
+        ),
     ],
 )
 def test_check_refuses(change, message):

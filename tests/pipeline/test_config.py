@@ -80,7 +80,13 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     [
         ("[source]", "[source", "run.toml: not TOML"),
         ('uri = "lambda-nexus:data/run42"', "", r"run.toml: \[source\] uri: it is missing"),
-        ("n_bins = 4023", "n_bin = 4023", r"run.toml: \[reduce\] n_bin: no such key"),
+        ("n_bins = 4023", "n_bin = 4023", r"\[reduce\] n_bin: no such key; did you mean n_bins\?"),
+        (
+            "n_bins = 4023",
+            'model = "m"',
+            r"\[reduce\] model: no such key; it belongs in \[classifier\]",
+        ),
+        ("n_bins = 4023", "xyz = 1", r"run.toml: \[reduce\] xyz: no such key$"),
         ("n_bins = 4023", "n_bins = 0", r"\[reduce\] n_bins: Input should be greater"),
         ("[reduce]", '[reduce]\nunit = "deg"', r"\[reduce\] unit: Input should be '2th_deg'"),
         ("[reduce]", '[reduce]\nsplit = "some"', r"\[reduce\] split"),
@@ -90,7 +96,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
         ('mode = "lossless"', 'mode = "fast"', r"\[runtime\] mode"),
         ("reducers = 1", "reducers = 0", r"\[runtime\] reducers"),
         ('type = "zmq"', "", r"\[sink\] 1.type: it is missing"),
-        ("[track]", "[tracker]", r"run.toml: \[tracker\]: no such key"),
+        ("[track]", "[tracker]", r"run.toml: \[tracker\]: no such key; did you mean track\?"),
     ],
 )
 def test_mistakes_name_file_and_key(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -284,6 +284,19 @@ def test_a_run_whose_tracker_begins_anew(
     assert [e["kind"] for e in events(tmp_path / "lines.json")].count("reset") == 2
 
 
+def test_a_model_of_patterns_that_were_cleaned_otherwise_is_refused_before_a_run(
+    ramps: Any, model: Path
+) -> None:
+    config = ramps.configure(model)
+    raw = config.reduce.model_copy(update={"normalise": "none"})
+    started: list[Any] = []
+    with pytest.raises(
+        PipelineError, match=r"\[classifier\] model .*: normalise: the patterns have"
+    ):
+        supervise(config.model_copy(update={"reduce": raw}), on_start=started.append)
+    assert not started
+
+
 def test_a_run_goes_on_with_another_model(
     ramps: Any, model: Path, play: Any, tmp_path: Path, user: User
 ) -> None:

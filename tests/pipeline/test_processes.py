@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from phasewatch.models.errors import ModelError
 from phasewatch.pipeline.bodies import ControlBody
 from phasewatch.pipeline.build import reduce_stages
-from phasewatch.pipeline.config import Config, parse_config
+from phasewatch.pipeline.config import ClassifierConfig, Config, parse_config
 from phasewatch.pipeline.messages import encode
 from phasewatch.pipeline.plugin import found, open_sink, open_source
 from phasewatch.pipeline.processes.supervisor import Outcome, supervise
@@ -270,6 +271,9 @@ def test_a_run_that_cannot_begin_says_why(tmp_path: Path) -> None:
     wrong = config.reduce.model_copy(update={"normalise": "monitor"})
     outcome = supervise(config.model_copy(update={"reduce": wrong}))
     assert outcome.error == "[reduce] normalise: monitor, but the source gives no monitor"
+    nowhere = ClassifierConfig(model=tmp_path / "nowhere")
+    with pytest.raises(ModelError, match=r"nowhere/card\.json is missing"):
+        supervise(config.model_copy(update={"classifier": nowhere}))
     unknown = config.source.model_copy(update={"uri": "nosuch:thing"})
     outcome = supervise(config.model_copy(update={"source": unknown}))
     assert outcome.error is not None
