@@ -11,7 +11,9 @@ single prediction may be wrong: with 0.02 no prediction outweighs the chain by m
 1, so that one stray pattern does not reverse a transition and two do not go unseen.
 
 The phase changes when the posterior of another one reaches `sure`: at a noisy boundary the best of
-two near-equals would change to and fro. A pattern whose novelty is above a limit is no evidence:
+two near-equals would change to and fro. And on a pattern only that prefers it itself, by `odds`: of
+patterns that say nothing the prior, which expects the next phase, would make a transition (0.8
+after 16 patterns with 0.52 each, from an LSTM on a series that has none). A pattern whose novelty is above a limit is no evidence:
 the chain only moves on, the report says unknown, and it has no label in the ambiguity zones.
 """
 
@@ -39,6 +41,7 @@ class Rules:
     floor: float = 0.02
     novelty: float = 1.5
     sure: float = 0.8
+    odds: float = 1.5
 
 
 @lru_cache(maxsize=8)
@@ -105,8 +108,9 @@ def step(rules: Rules, state: State, prediction: Prediction) -> tuple[State, Rep
     total = sum(posterior)
     posterior = [p / total for p in posterior]
     best = posterior.index(max(posterior))
-    sure = state.phase is None or posterior[best] >= rules.sure
-    phase = best if sure and not unknown else state.phase
+    phase = state.phase
+    if not unknown and (phase is None or _sure(rules, phase, best, posterior, believed)):
+        phase = best
     label = believed.index(max(believed))
     ambiguity = state.ambiguity if unknown else state.ambiguity.add(label, prediction.seq)
     kinds = _kinds(state, phase, unknown, rules.n_classes)
@@ -124,6 +128,12 @@ def step(rules: Rules, state: State, prediction: Prediction) -> tuple[State, Rep
     )
     said = UNKNOWN if unknown or phase is None else phase
     return state, Report(state.posterior, said, events)
+
+
+def _sure(
+    rules: Rules, phase: int, best: int, posterior: list[float], believed: list[float]
+) -> bool:
+    return posterior[best] >= rules.sure and believed[best] >= rules.odds * believed[phase]
 
 
 def _kinds(state: State, phase: int | None, unknown: bool, n_classes: int) -> list[Kind]:

@@ -126,6 +126,19 @@ def test_a_phase_between_two_that_are_as_likely_does_not_chatter() -> None:
     assert len(track.take_events()) == 2
 
 
+def test_patterns_that_say_nothing_make_no_transition() -> None:
+    """The prior alone, which expects the next phase, comes to 0.83."""
+    batch = predictions([0] * 5 + [1] * 200, 2)
+    batch.arrays["probability"][5:] = (0.48, 0.52)
+    track = Track()
+    track.start(run(2))
+    posterior = track.process(batch).arrays["posterior"]
+    assert posterior[-1, 1] > 0.8
+    assert track.take_events() == []
+    track.process(predictions([1], 2))
+    assert [e.kind for e in track.take_events()] == ["onset", "completed"]
+
+
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=30), st.data())
 def test_it_is_a_fold_however_the_stream_is_cut(labels: list[int], data: st.DataObject) -> None:
     whole, expected = tracked(labels)
