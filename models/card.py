@@ -69,7 +69,7 @@ class Axis(_Frozen):
         return np.linspace(self.start, self.stop, self.n)
 
     def __str__(self) -> str:
-        return f"{self.n} points from {self.start:.6g} to {self.stop:.6g}"
+        return f"{self.n} points from {self.start:.6g} to {self.stop:.6g} {self.unit}"
 
 
 class Training(_Frozen):
@@ -131,7 +131,8 @@ class Card(_Frozen):
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part) for part in first["loc"])
             message = " ".join(first["msg"].split())
-            raise ModelError(f"{where}: {field + ': ' if field else ''}{message}") from None
+            again = ": copy or train the model again" if first["type"] == "json_invalid" else ""
+            raise ModelError(f"{where}: {field + ': ' if field else ''}{message}{again}") from None
 
 
 def read_card(folder: str | Path) -> Card:
@@ -189,7 +190,7 @@ def check(
     if axis.ndim != 1 or len(axis) != card.axis.n:
         found = f"{axis.shape[0]} points" if axis.ndim == 1 else f"shape {axis.shape}"
         if axis.ndim == 1 and axis.size:
-            found += f" from {axis[0]:.6g} to {axis[-1]:.6g}"
+            found += f" from {axis[0]:.6g} to {axis[-1]:.6g} {unit}"
         refuse("axis", found, card.axis)
     wanted = card.axis.values()
     if not _offset(axis, wanted) <= TOLERANCE:

@@ -85,13 +85,16 @@ def evaluate(
         classes than the card.
     """
     card = predictor.card
-    check(
-        card,
-        axis=series.axis,
-        unit=series.unit,
-        baseline=series.baseline,
-        normalise=series.normalise,
-    )
+    try:
+        check(
+            card,
+            axis=series.axis,
+            unit=series.unit,
+            baseline=series.baseline,
+            normalise=series.normalise,
+        )
+    except ModelError as error:
+        raise ModelError(f"{series.source}: {error}") from None
     if labels is not None and labels.classes != card.classes:
         raise ModelError(
             f"labels: classes {', '.join(labels.classes)}, the model has {', '.join(card.classes)}"
