@@ -13,8 +13,10 @@ single prediction may be wrong: with 0.02 no prediction outweighs the chain by m
 The phase changes when the posterior of another one reaches `sure`: at a noisy boundary the best of
 two near-equals would change to and fro. And on a pattern only that prefers it itself, by `odds`: of
 patterns that say nothing the prior, which expects the next phase, would make a transition (0.8
-after 16 patterns with 0.52 each, from an LSTM on a series that has none). A pattern whose novelty is above a limit is no evidence:
-the chain only moves on, the report says unknown, and it has no label in the ambiguity zones.
+after 16 patterns with 0.52 each, from an LSTM on a series that has none).
+
+A pattern whose novelty is above a limit is no evidence: the chain only moves on, the report says
+unknown, and it has no label in the ambiguity zones.
 """
 
 from dataclasses import dataclass
