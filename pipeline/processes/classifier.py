@@ -2,7 +2,8 @@
 
 For a model with temporal context it restores the order of the items first. One that is started
 again then begins as many items before what has ended as the model looks back: they are classified a
-second time, which nobody takes, and from there on all is as it was.
+second time, which nobody takes, and from there on all is as it was. So it does when the tracker is
+started again: what was classified and had not come to the sinks has died with the last one.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ def serve(transport: Transport, desk: Desk, setup: Setup) -> None:
         transport.poll([inbox, endings, desk.link], classifier.wait_ms())
         for what, data in desk.commands():
             if what == "back" and data["role"] == "tracker":
-                classifier.onward.announce_again()
+                classifier.begin_again()
         for _, message in inbox.drain(DRAIN):
             try:
                 classifier.hear(message)
@@ -61,19 +62,23 @@ class Classifier:
             raise RuntimeError("a classifier process without a [classifier] table")
         self._desk, self._run_id = desk, setup.run_id
         self.onward = Onward(transport, desk, setup, "tracker", hop="classified", hwm=8)
-        stage = classify_stage(setup.config)
-        self._chain = Chain([stage])
+        self._stage = classify_stage(setup.config)
+        self._chain = Chain([self._stage])
         # A CPU takes what has come by now: a batch gains it less than the wait costs.
-        wait_ms = 0.0 if stage.on_cpu else options.max_wait_ms
-        self._batcher = Batcher(max_items=options.max_batch, max_wait_ns=int(wait_ms * 1e6))
-        self._most = options.max_batch
-        self._order: Reorder | None = None
-        if stage.context:
-            runtime = setup.config.runtime
-            self._order = reorder(live=runtime.mode == "live", wait_s=runtime.reorder_wait_s)
+        self._wait_ms = 0.0 if self._stage.on_cpu else options.max_wait_ms
+        self._most, self._runtime = options.max_batch, setup.config.runtime
+        self._batcher, self._order = self._new_batcher(), self._new_order()
         self._where_to_begin = not setup.again
         self._agreement = Agreement()
         self._meter = Meter()
+
+    def begin_again(self) -> None:
+        """Tell a new tracker of the run; where the order is kept, go back to where it may begin."""
+        self.onward.announce_again()
+        if self._order is not None:
+            self._stage.forget()
+            self._batcher, self._order = self._new_batcher(), self._new_order()
+            self._where_to_begin = False
 
     @property
     def full(self) -> bool:
@@ -128,6 +133,14 @@ class Classifier:
     def health(self) -> dict[str, object]:
         """Return what the supervisor is told."""
         return {**self._meter.report(self._desk.clock()), "queued": len(self._batcher)}
+
+    def _new_batcher(self) -> Batcher:
+        return Batcher(max_items=self._most, max_wait_ns=int(self._wait_ms * 1e6))
+
+    def _new_order(self) -> Reorder | None:
+        if not self._stage.context:
+            return None
+        return reorder(live=self._runtime.mode == "live", wait_s=self._runtime.reorder_wait_s)
 
     def _add(self, batch: Batch) -> None:
         if self._order is None:

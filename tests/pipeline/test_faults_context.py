@@ -63,6 +63,23 @@ def test_whoever_dies_the_windows_are_the_same(ramps: Any, play: Any, model: Pat
     ramps.check_whole(config, outcome)
 
 
+def test_what_the_tracker_had_and_the_sinks_had_not_is_classified_again(
+    ramps: Any, play: Any, model: Path
+) -> None:
+    config = ramps.configure(model, runtime={"ring": 256})
+
+    def act(run: Any) -> Any:
+        yield from run.progress(30)
+        yield from run.signal("tracker", signal.SIGSTOP)
+        sent = run.number("classifier", "done")
+        yield from run.until(lambda: run.number("classifier", "done") > sent + 60)
+        yield from run.signal("tracker", signal.SIGKILL)
+        yield from run.progress(300)
+
+    outcome = ramps.run(config, play(act))
+    ramps.check_whole(config, outcome)
+
+
 def test_what_cannot_be_used_shortens_the_windows_behind_it(
     ramps: Any, play: Any, model: Path
 ) -> None:
