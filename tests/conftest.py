@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import zmq
 from hypothesis import settings
-from zmq.utils import garbage
+
+from .left import children, contexts
 
 # One thread each, as the processes of a run have: there are as many workers as cores, and threads
 # that wait for each other's turn spin. Read when numpy, torch and pyFAI are loaded, so later.
@@ -64,22 +64,11 @@ def plans_of_our_own(
     monkeypatch.setenv("PHASEWATCH_CACHE", "" if made_anew else str(plans_of_the_session))
 
 
-def _children() -> set[str]:
-    tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    return {child for task in tasks for child in task.read_text().split()}
-
-
 def _shared_memory() -> set[str]:
     """Return what is ours, or of a process that is no more: others may be at work here too."""
     names = {file.name for file in Path("/dev/shm").glob("phasewatch*")}
     pids = {name: set(re.findall(r"\d+", name)) - {str(os.getpid())} for name in names}
     return {name for name in names if not any(Path("/proc", pid).exists() for pid in pids[name])}
-
-
-def _contexts() -> int:
-    gc.collect(0)
-    made = [o for o in gc.get_objects() if type(o) is zmq.Context and not o.closed]
-    return sum(1 for o in made if o is not garbage.gc._context)  # pyzmq's own, for zero-copy sends
 
 
 @pytest.fixture(scope="session")
@@ -104,14 +93,14 @@ def nothing_left_behind(
         return
     monkeypatch.setattr(tempfile, "tempdir", short_folder)
     monkeypatch.setenv("TMPDIR", short_folder)
-    children, threads, memory = _children(), set(threading.enumerate()), _shared_memory()
-    contexts = _contexts()
+    processes, threads, memory = children(), set(threading.enumerate()), _shared_memory()
+    n_contexts = contexts()
     yield
-    assert _children() <= children, "a child process is left"
+    assert children() <= processes, "a child process is left"
     ours = ("reader", "outlet")
     new = [t for t in threading.enumerate() if t not in threads]
     left = [t for t in new if not t.daemon or t.name in ours]
     assert not left, f"threads are left: {left}"
-    assert _contexts() <= contexts, "a ZeroMQ context is left open"
+    assert contexts() <= n_contexts, "a ZeroMQ context is left open"
     assert _shared_memory() <= memory, "shared memory is left"
     assert not list(Path(short_folder).glob("phasewatch-*")), "a folder of sockets is left"
