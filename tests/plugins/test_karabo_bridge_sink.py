@@ -64,7 +64,8 @@ def opened() -> Iterator[Callable[..., KaraboBridge]]:
 
     yield start
     for sink in sinks:
-        sink._outbox._waiting.clear()  # nobody is there to take it
+        with sink._outbox._lock:
+            sink._outbox._waiting.clear()  # nobody is there to take it
         sink.close()
 
 
