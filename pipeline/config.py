@@ -6,15 +6,14 @@ the configuration file.
 
 import re
 import tomllib
-from collections.abc import Set
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from phasewatch.pipeline.documents import Unit
 from phasewatch.pipeline.errors import PipelineError
+from phasewatch.pipeline.hints import meant, near
 from phasewatch.pipeline.plugin import found
 
 
@@ -224,7 +223,7 @@ def parse_config(tables: dict[str, Any], *, name: str, folder: Path) -> Config:
     """Check `tables`, the content of a configuration file called `name` that lies in `folder`."""
     known = Config.model_fields.keys() | found("observers").keys()
     for table in sorted(tables.keys() - known):
-        raise PipelineError(f"{name}: [{table}]: no such key{_near(table, known)}")
+        raise PipelineError(f"{name}: [{table}]: no such key{near(table, known)}")
     try:
         config = Config.model_validate(tables)
     except ValidationError as error:
@@ -232,30 +231,9 @@ def parse_config(tables: dict[str, Any], *, name: str, folder: Path) -> Config:
         said = {"extra_forbidden": "no such key", "missing": "it is missing"}
         text = said.get(first["type"], first["msg"])
         if first["type"] == "extra_forbidden":
-            text += _meant(str(first["loc"][0]), str(first["loc"][-1]))
+            text += meant(Config, str(first["loc"][0]), str(first["loc"][-1]))
         raise PipelineError(f"{name}: {_where(first['loc'])}: {text}") from None
     return _resolve(config, folder)
-
-
-def _meant(table: str, key: str) -> str:
-    """Return a hint: a key of `table` that is spelt nearly so, or the table that has `key`."""
-    tables = {name: _keys(field.annotation) for name, field in Config.model_fields.items()}
-    for other in tables:
-        if key in tables[other]:
-            return f"; it belongs in [{other}]"
-    return _near(key, tables[table])
-
-
-def _keys(annotation: Any) -> Set[str]:
-    """Return the keys of a table by the type of its field, which may be one of several."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation.model_fields.keys()
-    return {key for part in get_args(annotation) for key in _keys(part)}
-
-
-def _near(word: str, words: Set[str]) -> str:
-    near = get_close_matches(word, sorted(words), 1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _where(loc: tuple[int | str, ...]) -> str:

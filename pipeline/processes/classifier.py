@@ -65,7 +65,7 @@ class Classifier:
         self._stage = classify_stage(setup.config)
         self._chain = Chain([self._stage])
         # A CPU takes what has come by now: a batch gains it less than the wait costs.
-        self._wait_ms = 0.0 if self._stage.on_cpu else options.max_wait_ms
+        self._max_wait_ns = 0 if self._stage.on_cpu else int(options.max_wait_ms * 1e6)
         self._most, self._runtime = options.max_batch, setup.config.runtime
         self._batcher, self._order = self._new_batcher(), self._new_order()
         self._where_to_begin = not setup.again
@@ -135,7 +135,7 @@ class Classifier:
         return {**self._meter.report(self._desk.clock()), "queued": len(self._batcher)}
 
     def _new_batcher(self) -> Batcher:
-        return Batcher(max_items=self._most, max_wait_ns=int(self._wait_ms * 1e6))
+        return Batcher(max_items=self._most, max_wait_ns=self._max_wait_ns)
 
     def _new_order(self) -> Reorder | None:
         if not self._stage.context:

@@ -80,7 +80,11 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     [
         ("[source]", "[source", "run.toml: not TOML"),
         ('uri = "lambda-nexus:data/run42"', "", r"run.toml: \[source\] uri: it is missing"),
-        ("n_bins = 4023", "n_bin = 4023", r"\[reduce\] n_bin: no such key; did you mean n_bins\?"),
+        (
+            "n_bins = 4023",
+            "n_bin = 4023",
+            r"run.toml: \[reduce\] n_bin: no such key; did you mean n_bins\?",
+        ),
         (
             "n_bins = 4023",
             'model = "m"',
