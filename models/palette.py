@@ -1,4 +1,6 @@
-"""Colours of classes and names of axes, the same in all pictures."""
+"""What all pictures share: colours of classes, names of axes, how a caption is set."""
+
+from matplotlib.figure import Figure
 
 # Okabe and Ito (2008): told apart with any colour vision.
 COLOURS = (
@@ -18,3 +20,8 @@ USUAL = ("before", "during", "after")  # have their colours also where one of th
 def colour_of(name: str, k: int) -> str:
     """Return the colour of class `name`, the `k`-th of its run."""
     return COLOURS[USUAL.index(name) if name in USUAL else k % len(COLOURS)]
+
+
+def caption(figure: Figure, text: str) -> None:
+    """Say below `figure` what its colours and lines are."""
+    figure.supxlabel(text, fontsize=9, color="0.25", x=0.01, ha="left")

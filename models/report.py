@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from phasewatch.models.evaluate import Evaluation
 from phasewatch.models.labels import Labels
-from phasewatch.models.palette import AXIS, colour_of
+from phasewatch.models.palette import AXIS, caption, colour_of
 from phasewatch.models.series import Series
 
 
@@ -75,12 +75,9 @@ def draw(
     novelty.set_ylim(bottom=0)
     novelty.set_xlabel("position in the series")
     given = "circles: those given; " if labels is not None else ""
-    figure.supxlabel(
+    caption(
+        figure,
         f"dots: the model's labels; {given}grey: ambiguous; dotted: a change between two patterns\n"
         "novelty above 1: unlike what was learnt",
-        fontsize=9,
-        color="0.25",
-        x=0.01,
-        ha="left",
     )
     figure.savefig(path, dpi=110)

@@ -12,8 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from phasewatch.bench.load.latency import Times, exceedance, latencies, throughput
+from phasewatch.bench.panels import INK
+from phasewatch.models.palette import COLOURS
 
-INK, CHAIN, NULL = "#333333", "#0072B2", "#E69F00"
+CHAIN, NULL = COLOURS[:2]
 MEMORY = ("first", "last", "max", "own_first", "own_last")
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto;

@@ -19,7 +19,6 @@ from phasewatch.models.explain import draw_weights
 from phasewatch.models.explain.explanation import Explanation
 from phasewatch.models.explain.panels import (
     behind,
-    caption,
     centres,
     class_patterns,
     figure,
@@ -31,7 +30,7 @@ from phasewatch.models.explain.panels import (
     thin,
 )
 from phasewatch.models.explain.peaks import fractions
-from phasewatch.models.palette import AXIS, colour_of
+from phasewatch.models.palette import AXIS, caption, colour_of
 from phasewatch.models.series import Series
 
 UNITS = {
@@ -141,7 +140,9 @@ def _caption(method: str, told: Explanation) -> str:
             "black marks: where true Bragg peaks lie; on peaks: part of a pattern's importance "
             "that lies there, dashed: by chance"
         )
-    return "\n".join([*lines, *filter(None, [told.importance[method].incomplete])])
+    if incomplete := told.importance[method].incomplete:
+        lines.append(incomplete)
+    return "\n".join(lines)
 
 
 def _signed_curve(axes: Axes, axis: NDArray[Any], values: NDArray[Any]) -> None:

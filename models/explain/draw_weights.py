@@ -13,7 +13,6 @@ from phasewatch.models.explain.explanation import Explanation
 from phasewatch.models.explain.panels import (
     SIGNED,
     behind,
-    caption,
     centres,
     class_patterns,
     figure,
@@ -23,7 +22,7 @@ from phasewatch.models.explain.panels import (
     strip,
     thin,
 )
-from phasewatch.models.palette import AXIS, colour_of
+from phasewatch.models.palette import AXIS, caption, colour_of
 from phasewatch.models.series import Series
 
 SIGNS = "red: speaks for the class; blue: against it"

@@ -31,11 +31,6 @@ def figure(width: float, height: float, title: str) -> Figure:
     return made
 
 
-def caption(made: Figure, text: str) -> None:
-    """Say below `made` what its colours and lines are."""
-    made.supxlabel(text, fontsize=9, color="0.25", x=0.01, ha="left")
-
-
 def save(made: Figure, path: Path) -> None:
     """Write `made` as PNG."""
     made.savefig(path, dpi=110)
