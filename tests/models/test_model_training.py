@@ -148,13 +148,10 @@ def test_nacl_crcl3(data_dir):
 
 
 def test_a_network_that_looks_back_learns_from_patterns_that_are_alike_but_for_little(data_dir):
-    """Without the rise of its rate the Transformer was right on 57 %, and sure of nothing.
-
-    With it on 84 to 91 (three seeds): what exactly depends on the processor.
-    """
-    found, _ = nacl_crcl3(data_dir, "transformer", context=10)
-    assert found.accuracy > 0.7
-    assert found.confidence > 0.8
+    """Without the rise of its rate the Transformer answered nearly the same to all of them."""
+    found, _ = nacl_crcl3(data_dir, "transformer")
+    assert found.accuracy > 0.9
+    assert found.confidence > 0.95
 
 
 @pytest.mark.parametrize("rising", [False, True])
